@@ -2,5 +2,5 @@
 
 import logging
 
-# When it is imported, Beam tells everybody that it has no client for BigQuery.
+# On import, Beam warns that it has no client for BigQuery.
 logging.getLogger().addFilter(lambda record: not record.getMessage().startswith("apitools not"))

@@ -1,4 +1,4 @@
-"""Fits a calibration of combined scores, from a finished run over labelled sources.
+"""Fits a calibration of combined scores to a finished run over labelled sources.
 
 python pipeline/calibrate.py --scored scored/ --positive curated --negative sample \
         --combine max --output calibration.json
@@ -16,8 +16,8 @@ def parser() -> Parser:
     """The command line."""
     out = Parser(
         prog=program(),
-        description="Calibrates the combined score of several classifiers, from a run over labelled"
-        " text that none of them has learned from.",
+        description="Calibrate the combined score of several classifiers, from a run over labelled"
+        " text that none of them was trained on.",
         epilog=f"Exit codes: {EXIT_CODES}.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +36,7 @@ def parser() -> Parser:
         "--method",
         choices=("sigmoid", "isotonic"),
         default="sigmoid",
-        help="of two parameters, or any rising curve (default: sigmoid)",
+        help="two parameters, or any rising curve (default: sigmoid)",
     )
     out.add_argument("--output", metavar="FILE", required=True, help="a new JSON file")
     return out

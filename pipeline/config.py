@@ -1,4 +1,4 @@
-"""The settings of a run, from flags (:mod:`pipeline.settings.flags`) and YAML, checked."""
+"""The settings of a run: read from flags (:mod:`pipeline.settings.flags`) and YAML, and checked."""
 
 import dataclasses
 import re
@@ -90,7 +90,7 @@ class PipelineConfig:
         if clashing := sorted(set(ours) & set(self.metadata)):
             raise ValueError(f"--metadata {clashing} would clash with columns of the shards")
         columns = schema.shard_schema(self.metadata, classifiers=classifiers).names
-        # Whether a join has the column is known when its files are read.
+        # Joined columns are known only once their files are read.
         columns += [name for name in decision.groups.by if joins.is_joined(name, self.join)]
         group_settings.check(self.decision, columns, self.filter)
         maps = field_maps(self)
@@ -115,7 +115,7 @@ def _check_none_given(config: PipelineConfig) -> None:
 
 
 def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
-    """The config of ``pipeline/run.py``, whether to resume, and the flags that are for Beam.
+    """The config of ``pipeline/run.py``, whether to resume, and Beam's flags.
 
     Raises:
         ValueError: a key is unknown or a value wrong; the message names it.
@@ -141,7 +141,7 @@ def load(arguments: Sequence[str]) -> tuple[PipelineConfig, bool, list[str]]:
 
 
 def _parsed(parser: Parser, arguments: Sequence[str]) -> tuple[dict[str, Any], bool, list[str]]:
-    """The flags that are ours, whether to resume, and the flags that are for Beam."""
+    """Our flags, whether to resume, and Beam's flags."""
     known, rest = parser.parse_known_args(arguments)
     given = vars(known)
     if "rules" in given:
@@ -150,7 +150,7 @@ def _parsed(parser: Parser, arguments: Sequence[str]) -> tuple[dict[str, Any], b
 
 
 def _check_given(needed: Iterable[str], given: Container[str], others: Sequence[str]) -> None:
-    """Raise ValueError if a flag is missing; it names one of ``others`` that may be meant."""
+    """Raise ValueError if a flag is missing; suggest one of ``others`` that may be meant."""
     for name in needed:
         if name not in given:
             near = nearest(f"--{name}", flags.names_of(others), flags.LIKENESS)
@@ -159,7 +159,7 @@ def _check_given(needed: Iterable[str], given: Container[str], others: Sequence[
 
 
 def _settings_types() -> dict[str, Any]:
-    """The types of the keys in a file of settings; some may be shorter there than in the config."""
+    """The types of the keys in a config file, where some have a short form."""
     types = get_type_hints(PipelineConfig) | get_type_hints(Decision)
     del types["decision"]  # its keys are top-level ones
     return types | {
@@ -193,7 +193,7 @@ def _config(settings: Mapping[str, Any]) -> PipelineConfig:
 
 
 def field_maps(config: PipelineConfig) -> dict[str, FieldMap]:
-    """Which input fields each source's columns come from."""
+    """The input fields of each source's columns."""
     maps = {}
     for source in config.source:
         names = {}
@@ -235,7 +235,7 @@ class DecideConfig:
 
 
 def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]]:
-    """The config of ``pipeline/decide.py``, whether to resume, and the flags that are for Beam."""
+    """The config of ``pipeline/decide.py``, whether to resume, and Beam's flags."""
     given, resume, rest = _parsed(flags.decide_parser(), arguments)
     _check_given(("scored", "output"), given, rest)
     others = {name: value for name, value in given.items() if name not in group_settings.NAMES}
@@ -244,7 +244,7 @@ def load_decide(arguments: Sequence[str]) -> tuple[DecideConfig, bool, list[str]
 
 
 def _choose_compression(given: dict[str, Any]) -> None:
-    """Each format has its default; what is not a format at all is refused later."""
+    """Set the default of the format; an unknown format is refused later."""
     if given.get("format") in flags.DEFAULT_COMPRESSION:
         given.setdefault("compression", flags.DEFAULT_COMPRESSION[given["format"]])
 

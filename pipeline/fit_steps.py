@@ -1,4 +1,4 @@
-"""Settings of steps by language, from good text of each.
+"""Fits settings of steps for each language to good text in it.
 
 python pipeline/fit_steps.py --source de='good/de/*.jsonl.gz' --source th=good/th \
         --output languages.yaml
@@ -18,8 +18,8 @@ def parser() -> Parser:
     """The command line."""
     out = Parser(
         prog=program(),
-        description="Finds the settings of gopher, gopher_repetition and fineweb for languages,"
-        " from good text of each; winnow run --languages FILE takes them.",
+        description="Fit gopher, gopher_repetition and fineweb to languages, from good text in"
+        " each; use the settings with winnow run --languages FILE.",
         epilog=f"Exit codes: {EXIT_CODES}.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -29,8 +29,8 @@ def parser() -> Parser:
         metavar="LANGUAGE=GLOB",
         action="append",
         required=True,
-        help="good text of a language, by the code that the step language or your field has for"
-        " it; may be repeated, also for one language",
+        help="good text in a language, named as by the step language or your own field; may be"
+        " repeated, also for one language",
     )
     out.add_argument("--text", metavar="FIELD", default="text", help="the field of the text")
     out.add_argument(

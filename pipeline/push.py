@@ -1,4 +1,4 @@
-"""Puts a finished run on the Hugging Face hub: shards, statistics, page and data card.
+"""Pushes a finished run to the Hugging Face hub: shards, statistics, page and data card.
 
 python pipeline/push.py scored/ hf://datasets/USER/NAME
 """
@@ -14,10 +14,10 @@ def parser() -> Parser:
     """The command line."""
     out = Parser(
         prog=program(),
-        description="Put a finished run on the Hugging Face hub: shards, statistics, page and data"
-        " card. What is there already is not sent again.",
-        epilog="The token is the one of `hf auth login`, or HF_TOKEN. Every other flag goes to"
-        " Beam, for folders in object stores.",
+        description="Push a finished run to the Hugging Face hub: shards, statistics, page and data"
+        " card. Files that are already there are not sent again.",
+        epilog="The token comes from `hf auth login` or HF_TOKEN. Every other flag goes to Beam,"
+        " for folders in object stores.",
         allow_abbrev=False,
     )
     out.add_argument("output", metavar="DIR", help="the output folder of a finished run")

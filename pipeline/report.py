@@ -1,8 +1,6 @@
 """The table, the page and the data card of a finished run, from its manifest and statistics.
 
 python pipeline/report.py scored/
-
-``--pairs`` puts a blind reading test on the page, and ``--reading`` takes up what it saved.
 """
 
 from collections.abc import Sequence
@@ -32,18 +30,18 @@ def parser() -> Parser:
         metavar="FILE",
         action="append",
         default=[],
-        help="answers that the page saved; page and card cite them from now on",
+        help="answers saved by the page; page and card cite them from now on",
     )
     out.add_argument(
         "--registered-domains",
         action="store_true",
-        help="add hosts up by the domain that is registered, for statistics and page",
+        help="group hosts by registered domain in the statistics and on the page",
     )
     out.add_argument(
         "--summary",
         choices=["eu"],
-        help="write what the run knows for the public summary of training content that the EU's"
-        " AI Act asks for",
+        help="write the run's part of the public summary of training content that the EU's AI Act"
+        " requires",
     )
     return out
 

@@ -1,9 +1,8 @@
-"""Beam without the clients of cloud services and other libraries, for commands that use none.
+"""Imports Beam without the libraries that a local run never calls.
 
-Importing Beam imports every client and data library that it finds: with the extras ``gcp`` and
-``aws`` and pandas installed they are two thirds of its import, 0.9 s of 1.5. Beam does without
-those that are missing, so they count as missing while it is imported. Others it wants, and a local
-run calls nothing of theirs (0.25 s of what is left): they are imported once it does.
+Beam imports every client and data library that it finds: 0.9 s of 1.5 with pandas and the extras
+``gcp`` and ``aws`` installed. It works without :data:`CLIENTS`, which are hidden from it; it needs
+:data:`LATER` (0.25 s), which are imported on first use.
 """
 
 import contextlib
@@ -27,14 +26,14 @@ _PICKLER = "--pickle_library"  # it may be dill
 
 
 def left_out_if_local(arguments: Sequence[str]) -> AbstractContextManager[None]:
-    """Leave the clients :func:`left_out` if a command line has no need of them."""
+    """Leave the clients :func:`left_out` unless a command line needs them."""
     return contextlib.nullcontext() if goes_beyond(arguments) else left_out()
 
 
 @contextlib.contextmanager
 def left_out() -> Iterator[None]:
-    """Hide the clients from what the block imports. Afterwards they can be imported as ever."""
-    logging.disable(logging.WARNING)  # Beam tells what it misses
+    """Hide the clients from imports within the block."""
+    logging.disable(logging.WARNING)  # Beam warns of missing clients
     try:
         with startup.without(*CLIENTS), startup.later(*LATER):
             yield
@@ -43,19 +42,17 @@ def left_out() -> Iterator[None]:
 
 
 def are_left_out() -> bool:
-    """Whether this process has none of them."""
+    """Whether this process has imported none of the clients."""
     return not any(name in sys.modules for name in CLIENTS)
 
 
 def goes_beyond(arguments: Sequence[str]) -> bool:
-    """Whether a command line, with its file of settings, names a cluster, an object store or a
-    pickler.
-    """
+    """Whether a command line or its config file names a cluster, an object store or a pickler."""
     line = " ".join(arguments)
     for path in _CONFIG.findall(line):
         try:
             with open(path, encoding="utf-8") as file:
                 line += f" {file.read()}"
         except (OSError, UnicodeDecodeError):
-            return True  # the command itself will say what is wrong with it
+            return True  # the command itself will report the error
     return "://" in line or _PICKLER in line or _RUNNER.search(line) is not None

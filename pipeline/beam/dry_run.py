@@ -1,4 +1,4 @@
-"""The job that Dataflow would get, made by Beam's own code and sent nowhere."""
+"""Builds a Dataflow job with Beam's own code, without submitting it."""
 
 import json
 import os
@@ -17,17 +17,14 @@ from apache_beam.options.pipeline_options import (
 from pipeline.beam import staging
 
 MOST_JOB_BYTES = 10 << 20
-"""What Dataflow takes of a job's description (cloud.google.com/dataflow/quotas)."""
+"""Dataflow's limit on a job's description (cloud.google.com/dataflow/quotas)."""
 
 
 @dataclass
 class Planned:
-    """A job that was not sent.
+    """A job that was not submitted, as JSON values.
 
-    Attributes:
-        job: what the service would get, as JSON values.
-        staged: sizes in bytes of the files that would be uploaded, by place, the graph among them.
-        graph_bytes: the size of the pipeline's description.
+    ``staged`` maps the targets of its uploads, the graph included, to their sizes in bytes.
     """
 
     job: dict[str, Any] = field(default_factory=dict)
@@ -36,12 +33,12 @@ class Planned:
 
     @property
     def pool(self) -> dict[str, Any]:
-        """The job's machines."""
+        """The job's worker pool."""
         (found,) = self.job["environment"]["workerPools"]
         return dict(found)
 
     def check_size(self) -> None:
-        """Raise ValueError if Dataflow would not take a graph of this size."""
+        """Raise ValueError if the graph exceeds Dataflow's limit."""
         if self.graph_bytes > MOST_JOB_BYTES:
             raise ValueError(
                 f"Dataflow takes a job of {MOST_JOB_BYTES:,} bytes; this one has"
@@ -54,8 +51,7 @@ def plan(
 ) -> Planned:
     """Make the job of the pipeline that ``build`` fills, with all of Beam's checks.
 
-    Beam's own code for the service makes it, with its uploads noted down instead of made. ``own``
-    are dotted paths of the user's own code, which workers need.
+    Uploads are recorded, not made. ``own`` are dotted paths of the user's code that workers need.
 
     Raises:
         ValueError: Beam refuses the options, the graph or this version of Python.

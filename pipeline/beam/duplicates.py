@@ -1,7 +1,4 @@
-"""Exact duplicates, repeated ids and repeated lines in the graph, found from hashes alone.
-
-The work is done by :mod:`pipeline.core.duplicates` and :mod:`pipeline.core.repeated_lines`.
-"""
+"""Exact duplicates, repeated ids and repeated lines in the graph, found from hashes alone."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -21,23 +18,23 @@ from winnow import heartbeat
 
 @beam.ptransform_fn
 def find_duplicates(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
-    """Records in; out (stem, rows) of filtered sources, the exact duplicates."""
+    """Records in; (stem, rows) of exact duplicates in filtered sources out."""
     split = partial(_content_keys, work=work, buckets=buckets)
     return scored | by_bucket(split, duplicates.repeats, "the duplicates")
 
 
 @beam.ptransform_fn
 def count_duplicate_ids(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
-    """Records in; out ints, whose sum is how many documents have the id of an earlier one."""
+    """Records in; ints out, whose sum is the number of documents that repeat an earlier id."""
     split = partial(_id_hashes, work=work, buckets=buckets)
     return scored | by_bucket(split, duplicates.count_repeats, "the ids")
 
 
 @beam.ptransform_fn
 def find_repeated_lines(tasks: beam.PCollection, job: Job, n_tasks: int) -> beam.PCollection:
-    """The same tasks, once ``<stem>.repeated.arrow`` of each says which of its lines repeat.
+    """The same tasks, after writing each one's ``<stem>.repeated.arrow``.
 
-    Every document is read once more. Lines of pass-through sources are neither counted nor removed.
+    This reads every document of filtered sources an extra time; lines of others do not count.
     """
     work, most = job.sink.work, job.steps[NAME]["max_documents"]
     read = tasks | "ReadLines" >> beam.Map(on_worker(_read_lines), job).with_output_types(Task)

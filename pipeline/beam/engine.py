@@ -1,4 +1,4 @@
-"""Starts a Beam pipeline: options, local defaults, clear errors."""
+"""Runs a Beam pipeline: options, local defaults, clear errors."""
 
 import argparse
 import builtins
@@ -44,16 +44,16 @@ from winnow.commands import exits
 _LOCAL = "FnApiRunner"
 
 _MASTERS = {"FlinkRunner": "flink_master", "SparkRunner": "spark_master_url"}
-"""The flags that locate a cluster; without them Beam downloads one."""
+"""The flags that locate a cluster; without them Beam downloads an engine."""
 
-_KEPT_MILLISECONDS = 60_000
-"""For which an idle worker is kept. Beam's default is none: a new Python for every step."""
+_IDLE_MILLISECONDS = 60_000
+"""How long an idle worker is kept. By default Beam starts a new Python for every step."""
 
 _HOLDS_HTML = re.compile(r"\.(?:warc|arc|x?html?)(?:\.\w+)?$", re.IGNORECASE)
 _MUCH_HTML = 128 << 20
 """Stored bytes; a process takes some seconds of CPU time to start."""
 
-# Beam asks each step some seven times for its state, and looks at all of its methods each time.
+# Beam asks each step about seven times for its state, inspecting all of its methods each time.
 userstate.get_dofn_specs = functools.cache(userstate.get_dofn_specs)
 
 _WORKER_DIED = "Channel closed prematurely."  # Beam's whole message
@@ -68,7 +68,7 @@ _NESTED = re.compile(r"(\w+(?:Error|Exception)): (.*)")
 
 
 class _LocalOptions(PipelineOptions):
-    """Beam's options that keep their views: a run asks for some 100 of 15 kinds."""
+    """Beam's options with cached views: a run asks for about 100, of 15 kinds."""
 
     view_as = functools.cache(PipelineOptions.view_as)
 
@@ -76,22 +76,21 @@ class _LocalOptions(PipelineOptions):
 def options(flags: Sequence[str], stall_minutes: float | None = None) -> PipelineOptions:
     """Beam's options, from the flags that are not ours.
 
-    ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``: the one named DirectRunner
-    tries to download another engine first. It uses all cores, unless told otherwise. Dataflow
-    starts a process per core; each is given one task at a time, which bounds its memory. A worker
-    there on which nothing has moved for ``stall_minutes`` ends, and the engine tries again. Flink
-    and Spark keep an idle worker for a minute.
+    ``DirectRunner`` (the default) means Beam's embedded ``FnApiRunner``, on all cores by default:
+    the one named DirectRunner first tries to download another engine. Dataflow starts a process
+    per core, which gets one task at a time, to bound its memory; after ``stall_minutes`` without
+    progress it is restarted. Flink and Spark keep an idle worker for a minute.
 
     Raises:
-        ValueError: no Beam option has one of these names (Beam itself would only log it), or the
-            runner is known to give wrong results, or is not installed.
-        ConnectionError: the job server that could know them does not answer.
+        ValueError: a flag is unknown (Beam itself would only log it), or the runner is missing or
+            known to give wrong results.
+        ConnectionError: the job server that could know a flag does not answer.
     """
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
         kind._add_argparse_args(known)
     parsed, unknown = known.parse_known_args(list(flags))
-    if unknown and parsed.job_endpoint:  # an engine may have options that Beam's Python lacks
+    if unknown and parsed.job_endpoint:  # engines have options that Beam's Python lacks
         for name in job_server.options(parsed.job_endpoint):
             if f"--{name}" not in known._option_string_actions:
                 known.add_argument(f"--{name}", nargs="?")
@@ -118,7 +117,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
     if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & arguments_of_beam:
         defaults["prism_location"] = _prism()
     if runner in ("PortableRunner", *_MASTERS) and not parsed.environment_cache_millis:
-        defaults["environment_cache_millis"] = _KEPT_MILLISECONDS
+        defaults["environment_cache_millis"] = _IDLE_MILLISECONDS
     if runner == "DataflowRunner":
         try:
             importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
@@ -148,9 +147,9 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
 def choose_processes(
     options: PipelineOptions, flags: Sequence[str], inputs: Iterable[InputRange]
 ) -> None:
-    """Make local workers processes where there is much HTML to read, unless ``flags`` say which.
+    """Use processes as local workers if there is much HTML, unless ``flags`` choose a mode.
 
-    Its extraction holds Python's lock, so that threads gain next to nothing from more cores.
+    HTML extraction holds the GIL, so threads hardly profit from more cores.
     """
     direct = options.view_as(DirectOptions)
     chosen = "--direct_running_mode" in ours.names_of(flags)
@@ -160,7 +159,7 @@ def choose_processes(
 
 
 def _prism() -> str:
-    """Where Prism is on the ``PATH``. Beam would look for it on GitHub."""
+    """The path of Prism, which Beam would look for on GitHub instead of on the ``PATH``."""
     path = shutil.which("prism")
     if path is None:
         raise ValueError(
@@ -171,7 +170,7 @@ def _prism() -> str:
 
 
 def name(options: PipelineOptions) -> str:
-    """The engine that runs a pipeline with these options, for people to read."""
+    """The name to display for the engine that these options choose."""
     runner = str(options.view_as(StandardOptions).runner).rpartition(".")[2]
     if runner != _LOCAL:
         return runner
@@ -188,17 +187,16 @@ def run(
     own: Sequence[str] = (),
     note: str | None = None,
 ) -> bool:
-    """Run the pipeline that ``build`` fills, to its end; false if it is only made, as a template.
+    """Run the pipeline that ``build`` fills; false if it is only saved as a template.
 
-    A Flex Template is started with ``--template_location``, where Dataflow then finds the job.
-    ``watch`` watches local workers; engines on clusters have their own limits. ``own`` are dotted
-    paths of the user's own code, which workers need. ``note`` is the file that says which job of an
-    engine this is. An interrupt cancels the job.
+    That is the case with ``--template_location``, where Dataflow then finds the job. ``watch``
+    watches local workers; clusters have their own limits. ``own`` are dotted paths of the user's
+    code that workers need. The file ``note`` records the engine's job. An interrupt cancels it.
 
     Raises:
         ValueError, OSError: a worker raised it.
-        OSError: the engine gave up, for reasons of its own.
-        RuntimeError: a worker failed otherwise; the message is the worker's own.
+        OSError: the engine gave up.
+        RuntimeError: a worker failed otherwise; the message is the worker's.
         ConnectionError: the engine's job server is gone.
         TimeoutError: the workers stall, or did not start in time.
     """
@@ -234,7 +232,7 @@ def run(
 
 
 def _raised(said: str) -> Exception:
-    """What Beam reports of a worker (``RuntimeError: OSError: …``) or an engine, as our error."""
+    """Beam's report of a worker's error (``RuntimeError: OSError: …``) or an engine's, as ours."""
     if said == _WORKER_DIED:
         return RuntimeError(
             "a worker process died (out of memory?): start the run again with --resume"
@@ -257,9 +255,9 @@ def _raised(said: str) -> Exception:
 def _run_here(
     options: PipelineOptions, build: Callable[[beam.Pipeline], None], watch: progress.Watch
 ) -> None:
-    """Run with Beam's embedded runner in a thread, while this one watches for stalls.
+    """Run Beam's embedded runner in a thread, while this one watches for stalls.
 
-    A hanging thread cannot be stopped; it ends with the process, as do its workers.
+    A hanging thread cannot be stopped; it and its workers end with the process.
     """
     outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
 
@@ -284,9 +282,9 @@ def _run_here(
 def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
     """Beam's embedded runner, with the requested kind of workers.
 
-    Threads send what they have every second, even half of an element that is just being encoded,
-    which the receiver then decodes as garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream).
-    So they are told to wait for the end of the bundle. Processes leave their signs in ``folder``.
+    Threads flush every second, even in the middle of an element, which the receiver then decodes as
+    garbage (Beam 2.77, TimeBasedBufferingClosableOutputStream), so they flush only at the end of a
+    bundle. Processes write heartbeats into ``folder``.
     """
     direct = options.view_as(DirectOptions)
     environment = None
@@ -299,7 +297,7 @@ def _embedded_runner(options: PipelineOptions, folder: str) -> FnApiRunner:
 
 
 def _except_hook(args: threading.ExceptHookArgs) -> None:
-    """Print what ends a thread, except a lost engine, which :func:`run` reports."""
+    """Print errors of threads, except of a lost engine, which :func:`run` reports."""
     if not isinstance(args.exc_value, grpc.RpcError):
         threading.__excepthook__(args)
 
@@ -330,6 +328,5 @@ def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     run_log.close()
-    # Beam leaves threads running that enter C++ code. Unwinding them at exit sometimes aborts the
-    # process after all work is done.
+    # Beam leaves threads running in C++ code. Unwinding them at exit sometimes aborts the process.
     os._exit(code)

@@ -4,9 +4,8 @@
           -> [FindDuplicates, NearDuplicates -> Solve -> DecideTasks]
           -> MergeStatistics -> WriteOutput
 
-The first bracket is there if a step removes repeated lines. The second is not if the rule is known
-and no duplicates are looked for: then each task is decided as it is scored. Statistics stay in
-files.
+The first bracket is for the step that removes repeated lines. Without the second, each task is
+decided as it is scored: the rule is known, and duplicates stay. Statistics are passed in files.
 """
 
 import functools
@@ -46,7 +45,7 @@ from winnow.filesystem import storage
 from winnow.object_stores import object_store
 
 Marked = tuple[Record, npt.NDArray[np.int64]]
-"""A scored task, and its rows (ascending) whose text an earlier document has."""
+"""A scored task, and its rows (ascending) that repeat an earlier text."""
 
 
 def build(
@@ -56,10 +55,10 @@ def build(
     decision: AnyDecision,
     about: Mapping[str, Any],
 ) -> None:
-    """Add the graph of a scoring run; ``about`` is what the manifest says of the run.
+    """Add the graph of a scoring run; ``about`` are the manifest's entries for the run.
 
-    Tasks are read from the work folder (:func:`pipeline.output.records.save_tasks`). In the graph
-    some ten thousand of them would exceed what engines accept (Dataflow: 10 MB).
+    Tasks are read from the work folder (:func:`pipeline.output.records.save_tasks`): ten thousand
+    of them in the graph would exceed engines' limits (Dataflow: 10 MB).
     """
     wanted = grouped(decision)
     late = wanted.deduplicate or job.near_duplicates is not None
@@ -114,7 +113,7 @@ def build_decide(
 
 @beam.ptransform_fn
 def _spread(tasks: beam.PCollection) -> beam.PCollection:
-    """Shuffle the tasks, so that all workers get some."""
+    """Shuffle the tasks across all workers."""
     return (
         tasks
         | "ByStem" >> beam.Map(lambda task: (task.stem, task)).with_output_types(tuple[str, Task])
@@ -124,7 +123,7 @@ def _spread(tasks: beam.PCollection) -> beam.PCollection:
 
 
 class _Counting(beam.DoFn):
-    """A step over tasks, with its Beam metrics and its progress."""
+    """A step over tasks that reports Beam metrics and progress."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -135,7 +134,7 @@ class _Counting(beam.DoFn):
         self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
 
     def setup(self) -> None:
-        """Reach object stores as the driver does."""
+        """Configure object stores as on the driver."""
         set_up(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
@@ -253,7 +252,7 @@ def _places(
 def _scored(
     marked: Marked, folder: str, sink: Sink, decision: GroupDecision
 ) -> Iterator[pa.RecordBatch]:
-    """The documents that the rule is solved from: those of filtered sources."""
+    """The documents that the rule is solved from, of filtered sources only."""
     record, repeats = marked
     if not record.task.filtered:
         return iter(())
@@ -265,19 +264,19 @@ def _scored(
 
 
 def _sum_sketches(parts: Iterable[Sketches]) -> Sketches:
-    """Sum group by group. Engines may also sum nothing, or sums."""
+    """Sum group by group. Engines may also pass no parts, or sums."""
     groups = zip(*(part for part in parts if part), strict=True)
     return tuple(functools.reduce(np.add, sketches) for sketches in groups)
 
 
 def _merge_places(parts: Iterable[PlacesOfGroups]) -> PlacesOfGroups:
-    """Merge band by band. Engines may also merge nothing, or what is merged already."""
+    """Merge band by band. Engines may also pass no parts, or merged ones."""
     groups = zip(*(part for part in parts if part), strict=True)
     return tuple(tuple(map(solve.merge_places, zip(*bands, strict=True))) for bands in groups)
 
 
 MERGED_TOGETHER = 64
-"""Summary files that one worker merges; beyond 64² tasks, the square root of their number."""
+"""Summary files per merge; for more than 64² tasks, the square root of their number."""
 
 
 def write(
@@ -288,12 +287,12 @@ def write(
     n_tasks: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Merge the statistics, first group by group, then all. Write the rest, the manifest last."""
-    of_a_group = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
+    """Merge the statistics in two levels. Write the rest, the manifest last."""
+    group_size = max(MERGED_TOGETHER, math.isqrt(n_tasks) + 1)
     found = beam.pvalue.AsSingleton(rule), beam.pvalue.AsIter(duplicate_ids)
     _ = (
         decided
-        | "Group" >> beam.Map(lambda record: (record.task.order // of_a_group, record))
+        | "Group" >> beam.Map(lambda record: (record.task.order // group_size, record))
         | "Groups" >> beam.GroupByKey()
         | "MergeStatistics" >> beam.Map(on_worker(merge_statistics), sink.work)
         | "AllGroups" >> together()
@@ -302,7 +301,7 @@ def write(
 
 
 def merge_statistics(group: tuple[int, Iterable[Record]], work: str) -> tuple[str, list[Record]]:
-    """Merge the summary files of some tasks into one; returns its path and their records."""
+    """Merge the summary files of some tasks; returns the merged file and their records."""
     number, found = group
     tasks = sorted(found, key=lambda record: record.task.order)
     path = records.summary_path(work, f"group-{number:05d}")
@@ -319,7 +318,7 @@ def _write_output(
     duplicate_ids: Iterable[int],
 ) -> None:
     if storage.exists(storage.join(output, manifest.NAME)):
-        return  # an engine has retried a finished bundle, whose inputs are gone
+        return  # the engine retried a finished bundle, whose inputs are gone
     with heartbeat.working_on("the manifest"):
         finish.write_output(
             output,

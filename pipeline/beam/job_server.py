@@ -1,4 +1,4 @@
-"""Beam's job servers, which stand between us and Flink, Spark or Prism."""
+"""Beam's job servers, through which we talk to Flink, Spark and Prism."""
 
 import contextlib
 import re
@@ -22,20 +22,16 @@ _OVER = (_STATES.DONE, _STATES.FAILED, _STATES.CANCELLED, _STATES.STOPPED, _STAT
 _MESSAGE = beam_job_api_pb2.JobMessage
 _OF_FAILURES = (_MESSAGE.JOB_MESSAGE_DEBUG, _MESSAGE.JOB_MESSAGE_ERROR)
 
-# How a job server reports a failed job; the Java exception behind it goes on for pages.
+# A job server's report of a failed job; the Java stack trace after it fills pages.
 _FAILED = re.compile(r"Pipeline \S+ failed in state [A-Z]+: (.*)")
 _CAUSE = re.compile(r"^\s*Caused by: (.*)$", re.MULTILINE)
 _TWICE = re.compile(r"\b([\w.$]+: )\1+")  # Flink names an exception before its own message
-# gRPC's word to the engine when one of our Python workers is gone.
+# What gRPC tells the engine when one of our Python workers is gone.
 _LOST = "StatusRuntimeException: CANCELLED"
 
 
 def options(endpoint: str) -> set[str]:
-    """Names of the options that the engine behind ``endpoint`` has, without dashes.
-
-    Raises:
-        ConnectionError: nothing answers there.
-    """
+    """The engine's option names, without dashes; ConnectionError if nothing answers there."""
     request = beam_job_api_pb2.DescribePipelineOptionsRequest()
     with grpc.insecure_channel(endpoint) as channel:
         server = beam_job_api_pb2_grpc.JobServiceStub(channel)
@@ -50,7 +46,7 @@ def options(endpoint: str) -> set[str]:
 
 
 def failure(message: str) -> str | None:
-    """What made a job fail, in a line, by what its server says; None if that is something else."""
+    """Why a job failed, in a line, from its server's message; None if that has another form."""
     found = _FAILED.match(message)
     if found is None:
         return None
@@ -62,10 +58,9 @@ def failure(message: str) -> str | None:
 
 @contextlib.contextmanager
 def stopping(runner: Any) -> Iterator[None]:
-    """Stop the job server that a runner of Beam starts (Prism's, Flink's, Spark's).
+    """Stop the job server that a Beam runner starts (Prism's, Flink's, Spark's).
 
-    Beam stops it when the interpreter exits, which :func:`pipeline.beam.engine.exit_clearly` keeps
-    it from doing.
+    Beam relies on the interpreter's exit, which :func:`pipeline.beam.engine.exit_clearly` skips.
     """
     make = getattr(runner, "default_job_server", None)
     with contextlib.ExitStack() as stack:
@@ -83,9 +78,7 @@ def stopping(runner: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def followed(result: Any, options: PipelineOptions, note: str | None) -> Iterator[None]:
-    """Cancel the job of Beam's ``result`` if the block is interrupted; note which it is in the file
-    ``note``, for :func:`end_earlier`.
-    """
+    """Cancel the job if the block is interrupted; record it in ``note`` for :func:`end_earlier`."""
     endpoint, job = options.view_as(PortableOptions).job_endpoint, getattr(result, "_job_id", None)
     if note and endpoint and job:
         storage.write_json(note, {"endpoint": endpoint, "job": job})
@@ -95,19 +88,15 @@ def followed(result: Any, options: PipelineOptions, note: str | None) -> Iterato
         console.say("cancelling the job on the engine")
         result.cancel()
         raise
-    if note and storage.exists(note):  # a quick job may have cleared its folder before
+    if note and storage.exists(note):  # a quick job may have removed its folder already
         storage.remove(note)
         storage.remove_if_empty(note.rpartition("/")[0])
 
 
 def end_earlier(note: str) -> None:
-    """Cancel the job of a run whose driver was killed, if it still runs: it would go on writing.
+    """Cancel the job of a run whose driver was killed: it could still be writing.
 
-    If the server is gone, or is another one by now, that is said: the engine may still have the
-    job.
-
-    Raises:
-        TimeoutError: it does not end.
+    Says so if the server no longer knows the job; TimeoutError if the job does not end.
     """
     if not storage.exists(note):
         return
@@ -134,18 +123,18 @@ def end_earlier(note: str) -> None:
 
 
 def _failed(server: Any, job: str) -> bool:
-    """Whether a job has failed that its server still takes for running.
+    """Whether a job has failed that its server still reports as running.
 
-    Beam's Java servers tell a driver of the failure before they note it. With a driver that is gone
-    they stop there, so the state stays RUNNING and nothing cancels it; but the messages are kept,
-    the first one the stack trace at DEBUG. They send no others. (JobInvocation of Beam 2.62)
+    Beam's Java servers notify the driver of a failure before they record it. If the driver is gone
+    they stop there, and the state stays RUNNING for ever. They send messages, the stack trace first
+    at DEBUG, only for failures. (JobInvocation of Beam 2.62)
     """
     request = beam_job_api_pb2.JobMessagesRequest(job_id=job)
     try:
         for one in server.GetMessageStream(request, timeout=_HISTORY_SECONDS):
             if one.message_response.importance in _OF_FAILURES:
                 return True
-    except grpc.RpcError as error:  # earlier messages come at once, and then it waits for new ones
+    except grpc.RpcError as error:  # past messages come at once, then the stream waits for new ones
         if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
             raise
     return False

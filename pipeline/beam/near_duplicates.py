@@ -2,8 +2,8 @@
 
     Bands -> Meet -> Link -> [Meet -> Join] * ROUNDS -> Clusters -> Members -> Choose -> Mark
 
-No step reads text. See :mod:`pipeline.near_duplicates.components` for the rounds. Beam's local
-engine groups in memory, some 300 bytes a document, so there one step does the same through files.
+No step reads text. :mod:`pipeline.near_duplicates.components` explains the rounds. Beam's local
+engine groups in memory, 300 bytes a document, so there one step does it all through files.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,13 +32,11 @@ Documents = tuple[str, Rows, Nodes]
 """A task's stem, rows and nodes."""
 
 IN_FILES = 8192
-"""Documents for which there is another bucket on one machine: 1.8 MB of bands by default."""
+"""Documents per bucket on one machine: 1.8 MB of bands by default."""
 
 
 def buckets(n_tasks: int) -> int:
-    """The number of buckets of a run; each holds 5 million band hashes of a dump's 3 billion pages
-    (:func:`pipeline.core.duplicates.buckets`).
-    """
+    """The number of buckets: 5 million band hashes in each for a dump of 3 billion pages."""
     return min(8192, max(8, n_tasks // 8))
 
 
@@ -46,10 +44,9 @@ def buckets(n_tasks: int) -> int:
 def mark(
     scored: beam.PCollection, sink: Sink, folder: str, stays: Stays, n_tasks: int, first: bool
 ) -> beam.PCollection:
-    """The same records, once ``<stem>.near.arrow`` of each says who is dropped.
+    """The same records, after writing each one's ``<stem>.near.arrow``: who is dropped.
 
-    With ``first`` the clusters are found from the hashes of the bands; else they are those that the
-    shards in ``folder`` name.
+    With ``first`` the band hashes give the clusters, else the shards in ``folder``.
     """
     work, combined, n_buckets = sink.work, sink.combined, buckets(n_tasks)
     if is_local(scored):
@@ -76,7 +73,7 @@ def mark(
 
 @beam.ptransform_fn
 def find_clusters(scored: beam.PCollection, work: str, buckets: int) -> beam.PCollection:
-    """Records in; out (stem, rows and clusters) of all documents that are in one with others."""
+    """Records in; (stem, rows and clusters) of all documents that share a cluster out."""
     edges = (
         scored
         | "Bands" >> beam.FlatMap(on_worker(_bands), work, buckets)
@@ -106,7 +103,7 @@ def find_clusters(scored: beam.PCollection, work: str, buckets: int) -> beam.PCo
 def _bands(
     record: Record, work: str, buckets: int
 ) -> Iterator[tuple[int, tuple[npt.NDArray[np.uint64], Nodes]]]:
-    """The hashes of a task's bands, and whose they are, by bucket; of equal texts those of one."""
+    """The hashes of a task's bands, and their nodes, by bucket; equal texts count once."""
     hashes, nodes = files.load_bands(work, record.task.stem).pairs()
     for bucket, mine in split(home(hashes, buckets)):
         yield bucket, (hashes[mine], nodes[mine])
@@ -144,7 +141,7 @@ def _join_all(parts: Iterable[Edges]) -> Edges:
 def _name(
     bucket: tuple[int, tuple[Iterable[Edges], Iterable[Documents]]], buckets: int, rest: Edges
 ) -> Iterator[tuple[str, Clustered]]:
-    """The cluster of every document of a bucket that is in one with others."""
+    """The cluster of every document of a bucket that shares one."""
     heartbeat.beat()
     number, (edges, documents) = bucket
     parts = list(documents)
@@ -165,7 +162,7 @@ def _members(
     stays: Stays,
     buckets: int,
 ) -> Iterator[tuple[int, Members]]:
-    """The documents of a task that are in clusters, by the bucket of their cluster."""
+    """The documents of a task that share clusters, by the bucket of the cluster."""
     _, ((record,), parts) = element
     paths = [storage.join(folder, shard.name) for shard in record.shards]
     if parts is None:
@@ -183,10 +180,10 @@ def _members(
 
 
 def _batches(paths: Sequence[str], combined: Combined | None) -> Iterator[pa.RecordBatch]:
-    """What says who stays, of the documents in some shards."""
+    """The columns by which to choose, of the documents in some shards."""
     columns = [*choice.COLUMNS, *(combined.columns if combined else ())]
     batches = (batch for path in paths for batch in tables.batches(path, columns))
-    # Combined perhaps otherwise than when they were scored.
+    # The combination may have changed since they were scored.
     return map(combined.again, batches) if combined else batches
 
 
@@ -209,7 +206,7 @@ def _mark_in_files(
     stays: Stays,
     first: bool,
 ) -> Sequence[Record]:
-    """What :func:`mark` does, in the memory of one task or file."""
+    """Do the same as :func:`mark` on one machine, through files."""
     records = {record.task.stem: record for record in found}
     documents = sum(shard.rows for record in found for shard in record.shards)
     buckets = max(1, min(FILES, documents // IN_FILES))
@@ -232,7 +229,7 @@ def _mark_in_files(
 def _clusters_in_files(
     found: Sequence[Record], work: str, buckets: int
 ) -> Iterator[tuple[str, Clustered]]:
-    """What :func:`find_clusters` does, likewise."""
+    """Do the same as :func:`find_clusters`, likewise."""
     bands = (pair for record in found for pair in _bands(record, work, buckets))
     edges = (pair for bucket in grouped(bands) for pair in _link(bucket, buckets))
     for _ in range(components.ROUNDS):

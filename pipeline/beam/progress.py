@@ -1,7 +1,4 @@
-"""Progress and stall detection of a local run, from worker heartbeats (:mod:`winnow.heartbeat`).
-
-Beam itself waits forever for a worker that hangs.
-"""
+"""Progress and stalls of a local run, from heartbeats: Beam waits forever for a hanging worker."""
 
 import contextlib
 import faulthandler
@@ -20,17 +17,14 @@ from winnow.filesystem import storage
 
 
 def folder(work: str) -> str | None:
-    """Where workers write heartbeats: in the work folder, or None if that is in an object store."""
+    """The folder for heartbeats: in the work folder, or None if that is in an object store."""
     return storage.join(work, heartbeat.FOLDER) if storage.scheme(work) is None else None
 
 
 class Watch:
-    """Watches the heartbeats of a run's workers.
+    """Watches the heartbeats of a run's workers in :func:`folder`, or in a temporary folder.
 
-    Args:
-        folder: of :func:`folder`; None stands for a temporary one.
-        input_bytes: size of all inputs, to estimate the time left.
-        stall_minutes: how long the run may make no progress.
+    ``input_bytes``, the size of all inputs, serves to estimate the time left.
     """
 
     def __init__(self, folder: str | None, input_bytes: int, stall_minutes: float) -> None:
@@ -44,7 +38,7 @@ class Watch:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[str]:
-        """The folder for heartbeats while the block runs; this process reports to it too."""
+        """The folder for heartbeats, where this process reports too while the block runs."""
         with contextlib.ExitStack() as stack:
             stack.callback(faulthandler.cancel_dump_traceback_later)
             self._set_alarm()
@@ -53,7 +47,7 @@ class Watch:
                 self._folder = stack.enter_context(temporary)
             else:
                 os.makedirs(self._folder, exist_ok=True)
-                for name in os.listdir(self._folder):  # of a run that was killed
+                for name in os.listdir(self._folder):  # left by a killed run
                     if heartbeat.FILE.fullmatch(name):
                         os.remove(os.path.join(self._folder, name))
             heartbeat.report_to(self._folder)
@@ -62,12 +56,10 @@ class Watch:
             yield self._folder
 
     def look(self) -> None:
-        """Check all heartbeats. To be called every :data:`winnow.heartbeat.INTERVAL` seconds.
+        """Check all heartbeats, every :data:`winnow.heartbeat.INTERVAL` seconds.
 
-        Counts checks, not seconds, so a suspended run or a sleeping computer is not a stall.
-
-        Raises:
-            TimeoutError: nothing has moved for ``stall_minutes``.
+        Raises TimeoutError after ``stall_minutes`` without progress. It counts checks, not seconds,
+        so a suspended run or a sleeping computer is not a stall.
         """
         seen = self._read()
         self._still = self._still + 1 if seen == self._seen else 0
@@ -83,9 +75,9 @@ class Watch:
             )
 
     def _set_alarm(self) -> None:
-        """End the process with a traceback of each thread, unless called again in time.
+        """End the process with all tracebacks unless called again in time.
 
-        For when :meth:`look` cannot run: C code holds the GIL, or the disk does not answer.
+        This is for when :meth:`look` cannot run: C code holds the GIL, or the disk hangs.
         """
         faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
 
@@ -130,12 +122,7 @@ def suspend(*_: object) -> None:
 
 
 def line(stage: str, counts: Mapping[str, int], seconds: float, input_bytes: int) -> str:
-    """One line of progress.
-
-    For example:
-
-    ``score  12,345 documents  24.7 MB  9,876 documents/s  18.2 % kept  0:12 left``
-    """
+    """``score  12,345 documents  24.7 MB  9,876 documents/s  18.2 % kept  0:12 left``."""
     documents = counts["documents"]
     parts = [
         stage,

@@ -1,7 +1,6 @@
-"""Stages what remote workers need: our code, its pinned dependencies, the classifier.
+"""Stages our code, its pinned dependencies and the classifier for Dataflow's empty machines.
 
-Dataflow starts empty machines, and Beam installs there what is staged here. A container image
-(deploy/Dockerfile) already holds code and dependencies.
+A container image (deploy/Dockerfile) already holds code and dependencies.
 """
 
 import contextlib
@@ -41,11 +40,7 @@ def on_dataflow(options: PipelineOptions) -> bool:
 
 
 def check_paths(options: PipelineOptions, paths: Iterable[str]) -> None:
-    """Refuse paths that workers cannot reach, before the job is submitted.
-
-    Raises:
-        ValueError: a path is on this machine and the workers are not.
-    """
+    """Raise ValueError for a local path if the workers run on Dataflow."""
     for path in paths if on_dataflow(options) else ():
         if storage.scheme(path) is None:
             raise ValueError(
@@ -57,10 +52,10 @@ def check_paths(options: PipelineOptions, paths: Iterable[str]) -> None:
 def reachable_classifier(
     options: PipelineOptions, path: str, fingerprint: str
 ) -> tuple[str, list[tuple[Path, str]]]:
-    """The path of the classifier for workers, and what :func:`upload` must copy to where for it.
+    """The classifier's path for workers, and the copies that :func:`upload` must make for it.
 
-    Dataflow's find a local one at ``classifiers/<fingerprint>`` under the staging or else temporary
-    location.
+    For Dataflow a local one goes to ``classifiers/<fingerprint>`` under the staging location, or
+    else the temporary one.
     """
     if not on_dataflow(options) or storage.scheme(path) is not None or is_own(path):
         return path, []
@@ -80,7 +75,7 @@ def reachable_classifier(
 
 
 def upload(copies: Iterable[tuple[Path, str]]) -> None:
-    """Copy files to an object store, but for those that exist; objects appear atomically."""
+    """Copy files to an object store unless they exist; objects appear atomically."""
     for source, target in copies:
         if not storage.exists(target):
             with source.open("rb") as file, storage.open_output(target) as out:
@@ -89,11 +84,11 @@ def upload(copies: Iterable[tuple[Path, str]]) -> None:
 
 @contextlib.contextmanager
 def packages(options: PipelineOptions, own: Iterable[str] = ()) -> Iterator[None]:
-    """Within the block, Beam stages for Dataflow our wheel, its pinned dependencies, and the
-    packages of the user's ``own`` steps, readers and classifiers, given by their dotted paths.
+    """Make Beam stage our wheel, pinned dependencies, and the packages of the user's code (``own``,
+    dotted paths) for Dataflow within the block.
 
-    A container image or setup file of the user replaces all of it, a ``--requirements_file`` the
-    pinned dependencies. Packages that pip has installed are not staged: name them in the latter.
+    The user's container image or setup file replaces all of it, a ``--requirements_file`` the
+    pinned dependencies; packages that pip installed must be named there.
 
     Raises:
         ValueError: the extra for Dataflow is missing, or this is not a checkout to build from.
@@ -114,8 +109,8 @@ def packages(options: PipelineOptions, own: Iterable[str] = ()) -> Iterator[None
 
 
 def own_wheels(own: Iterable[str], folder: Path) -> list[str]:
-    """A wheel of each package or module that dotted paths begin with and that pip has not
-    installed, written into ``folder``: all files below it, as they are.
+    """Write a wheel with all files of each package or module that ``own`` paths begin with, unless
+    pip installed it.
     """
     return [
         _wheel(name, source, folder)
@@ -143,10 +138,10 @@ def _wheel(name: str, source: Path, folder: Path) -> str:
 
 
 def build_wheel(folder: Path) -> str:
-    """Build our wheel from ``pyproject.toml`` into ``folder``; gives its path.
+    """Build our wheel into ``folder``; returns its path.
 
     Raises:
-        ValueError: there is no ``pyproject.toml``: this is not a checkout.
+        ValueError: this is not a checkout with a ``pyproject.toml``.
         RuntimeError: the build failed; the message is pip's.
     """
     project = ROOT / "pyproject.toml"
@@ -155,7 +150,7 @@ def build_wheel(folder: Path) -> str:
             "workers need our code, and this is not a checkout to build it from: run"
             " pipeline/run.py in one, or give --sdk_container_image"
         )
-    # Build from a copy: a build leaves folders whose stale files get into the next wheel.
+    # Build from a copy: a build leaves stale files that get into the next wheel.
     source = folder / "source"
     find = tomllib.loads(project.read_text())["tool"]["setuptools"]["packages"]["find"]
     for name in (pattern.removesuffix("*") for pattern in find["include"]):

@@ -1,4 +1,4 @@
-"""What the transforms of the graph share: functions set up on workers, and grouping by bucket."""
+"""Shared by the graph's transforms: functions set up on workers, and grouping by bucket."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ Merge = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 def on_worker(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a function for workers, to use this process's object-store options there."""
+    """Wrap a function to use this process's object-store options on workers."""
     stores = object_store.shared_options()
 
     @functools.wraps(function)
@@ -38,25 +38,25 @@ def set_up(stores: dict[str, Any]) -> None:
 
 
 def report_progress() -> None:
-    """Report progress of the current element to Beam.
+    """Report progress on the current element to Beam, by a change of state.
 
-    A task is one element, and ``--element_processing_timeout_minutes`` ends a worker whose state
-    has not changed for that long. So enter a state and leave it.
+    A task is one element, and ``--element_processing_timeout_minutes`` ends workers whose state
+    does not change.
     """
     tracker = statesampler.get_current_tracker()
-    if tracker is not None:  # a thread of a bundle, not one that uploads
+    if tracker is not None:  # in a bundle's thread, not an upload's
         with tracker.scoped_state("winnow", "heartbeat"):
             pass
 
 
 def is_local(elements: beam.PCollection) -> bool:
-    """Whether Beam's own engine runs them on this machine, and groups in memory."""
+    """Whether Beam's local engine runs them, which groups in memory."""
     return isinstance(elements.pipeline.runner, FnApiRunner)
 
 
 @beam.ptransform_fn
 def together(elements: beam.PCollection) -> beam.PCollection:
-    """All elements, which are few, in one list; no list if there are none."""
+    """All elements, of which there are few, in one list; no list if there are none."""
     return (
         elements
         | "Key" >> beam.Map(lambda element: (0, element)).with_output_types(tuple[int, Any])
@@ -71,8 +71,8 @@ def by_bucket(
 ) -> beam.PCollection:
     """Split each element into (bucket, value) pairs, and merge the values of each bucket.
 
-    Engines shuffle the values on disk. Beam's local engine groups in memory, 50 to 120 bytes a
-    document, so there one step groups them in files. ``what`` names that step in heartbeats.
+    Beam's local engine groups in memory, 50 to 120 bytes a document, so there one step, ``what`` in
+    heartbeats, groups in files.
     """
     if is_local(elements):
         in_files = beam.FlatMap(on_worker(_in_files), split, merge, what)

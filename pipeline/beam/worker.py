@@ -1,10 +1,10 @@
-"""A worker process of a local run: Beam's own, but it ends with its driver.
+"""A worker process of a local run: Beam's worker, but it ends with its driver.
 
 python -m pipeline.beam.worker DRIVER FOLDER [local]
 
-Without this, the workers of a killed driver finish their bundles, and their files could collide
-with those of the next run in the same folder. Linux kills them with their parent; elsewhere they
-poll for it every half second. Each also holds a lock that the next run waits for.
+Otherwise the workers of a killed driver would finish their bundles, and their files could collide
+with the next run's. Linux kills them with their parent; elsewhere they poll for it every half
+second. Each also holds a lock that the next run waits for.
 """
 
 import contextlib
@@ -25,35 +25,30 @@ from winnow.filesystem import owners
 
 LOCK = "lock"
 LOCAL = "local"
-"""Options of a worker that needs no cloud clients."""
+"""The argument of a worker that needs no cloud clients."""
 
 PATIENCE = 30.0
-"""Seconds that a run waits for the workers of a killed one."""
+"""Seconds to wait for the workers of a killed run."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def command(folder: str) -> str:
-    """The shell command that starts a worker of this process; ``folder`` is for its heartbeat
-    (:class:`pipeline.beam.progress.Watch`) and its lock.
-    """
+    """The shell command for a worker of this process, with heartbeat and lock in ``folder``."""
     words = [sys.executable, "-m", "pipeline.beam.worker", str(os.getpid()), folder]
     words += [LOCAL] if cloud_clients.are_left_out() else []
-    # exec replaces the shell, so that we are the parent; Ctrl-C goes to us, and we end the worker.
+    # exec replaces the shell, which makes us the parent. We handle Ctrl-C and end the worker.
     return f"trap '' INT; exec {shlex.join(words)}"
 
 
 def main(driver: int, folder: str, local: bool) -> None:
-    """Work for the process of number ``driver`` until it has no more work or is gone.
-
-    ``folder`` is that of :func:`command`; a ``local`` worker needs no clients of cloud services.
-    """
+    """Work for the process ``driver`` until it has no more work or is gone; see :func:`command`."""
     # Lock first, then check the driver: a worker that finds it alive already holds the lock.
     lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
     except OSError as error:
-        if error.errno not in owners.WITHOUT_LOCKS:  # there its heartbeat says that it is here
+        if error.errno not in owners.WITHOUT_LOCKS:  # there the heartbeat shows that it runs
             raise
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -72,11 +67,7 @@ def _end_with(driver: int) -> None:
 
 
 def wait_for_others(folder: str) -> None:
-    """Wait until the workers of an earlier, killed run have exited.
-
-    Raises:
-        ValueError: some have not after half a minute.
-    """
+    """Wait until the workers of a killed run have exited; ValueError after half a minute."""
     try:
         lock = os.open(os.path.join(folder, LOCK), os.O_RDWR)
     except FileNotFoundError:
@@ -95,7 +86,7 @@ def wait_for_others(folder: str) -> None:
 
 
 def _is_held(lock: int, folder: str) -> bool:
-    """Whether a worker of this machine still works in the folder."""
+    """Whether a worker on this machine still uses the folder."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -109,7 +100,7 @@ def _is_held(lock: int, folder: str) -> bool:
 
 
 def _works_in(pid: str, folder: str) -> bool:
-    """Whether this process is a worker of that folder; its number may have another's by now."""
+    """Whether this process is a worker of that folder: its number may have been reused."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return b"pipeline.beam.worker" in words and folder.encode() in words

@@ -1,8 +1,7 @@
-"""Exact duplicates across a whole run, found from hashes alone: no text is ever shuffled.
+"""Exact duplicates in a whole run, found from hashes alone: no text is ever shuffled.
 
-Each task's keys (:data:`pipeline.output.records.KEYS`) are split into buckets by hash. Equal hashes
-meet in one bucket, where the first document in task order is kept and later ones are repeats. In
-that order pass-through sources come first.
+Each task's keys (:data:`pipeline.output.records.KEYS`) are split into buckets by hash. Of equal
+hashes the first in task order is kept; in that order pass-through sources come first.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,19 +18,13 @@ from winnow.spool import split
 
 
 def buckets(n_tasks: int) -> int:
-    """The number of buckets of a run.
-
-    For 90,000 tasks of 33,000 documents (a dump of Common Crawl) a bucket holds 3 million hashes.
-    """
+    """The number of buckets: 3 million hashes in each for a dump of 3 billion pages."""
     return min(1024, max(32, n_tasks // 64))
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The part of one task's hashes that falls into one bucket.
-
-    ``hashes`` is void16 [n], ``rows`` int64 [n] ascending: their rows in the task.
-    """
+    """One task's hashes (void16 [n]) in one bucket, and their rows (int64 [n], ascending)."""
 
     order: int
     stem: str
@@ -41,7 +34,7 @@ class Keys:
 
 
 def content_keys(task: Task, keys: pa.Table, buckets: int) -> Iterator[tuple[int, Keys]]:
-    """Split the content hashes of the documents that no step dropped into (bucket, keys)."""
+    """Split the content hashes of documents that no step dropped into (bucket, keys)."""
     column = keys["content_hash"].combine_chunks()
     hashes = np.frombuffer(column.buffers()[1], "V16") if len(column) else np.empty(0, "V16")
     rows = np.flatnonzero(keys["candidate"].to_numpy())
@@ -58,17 +51,14 @@ def id_hashes(keys: pa.Table, buckets: int) -> Iterator[tuple[int, bytes]]:
 
 
 def count_repeats(bucket: Iterable[bytes]) -> Iterator[int]:
-    """How many hashes of one bucket occurred before."""
+    """The number of hashes in one bucket that occurred before."""
     heartbeat.beat()
     hashes = np.frombuffer(b"".join(bucket), np.uint64)
     yield len(hashes) - len(np.unique(hashes))
 
 
 def repeats(bucket: Iterable[Keys]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """The documents of one bucket that repeat an earlier one, but for pass-through sources.
-
-    Yields the stem of a task and the rows (int64, ascending).
-    """
+    """The stem and the rows (int64, ascending) of each filtered task's repeats in one bucket."""
     heartbeat.beat()
     parts = sorted(bucket, key=lambda part: part.order)
     hashes = np.concatenate([part.hashes for part in parts])

@@ -27,12 +27,9 @@ def write_output(
 ) -> None:
     """Write everything but shards and quarantine, the manifest last; remove the work folder.
 
-    ``code`` is the version of the code that started the run, which workers on other machines do not
-    know; ``summaries`` are the files that together hold the run's statistics; ``joins`` is what
-    :func:`pipeline.core.joined.about` says of them, or an earlier run's manifest.
-
-    Raises:
-        RuntimeError: the row accounting of a source does not balance.
+    ``code`` is the version that started the run, unknown to remote workers; ``summaries`` are the
+    files with the run's statistics; ``joins`` comes from :func:`pipeline.core.joined.about` or an
+    earlier manifest. Raises RuntimeError if the row accounting of a source does not balance.
     """
     tasks = sorted(tasks, key=lambda record: record.task.stem)
     written = {f"shards/{shard.name}" for t in tasks for shard in t.shards}

@@ -11,19 +11,16 @@ _DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
 def content_hashes(text: pa.Array) -> pa.Array:
-    """The xxh3-128 of each of n texts: fixed_size_binary(16) [n], canonical (big-endian) bytes."""
+    """The xxh3-128 of n texts: fixed_size_binary(16) [n], canonical (big-endian) bytes."""
     halves = xxh3_128(text).astype(">u8")
     return pa.Array.from_buffers(pa.binary(16), len(text), [None, pa.py_buffer(halves.tobytes())])
 
 
 def identify(ids: pa.Array, source: str, urls: pa.Array, hashes: pa.Array) -> pa.Array:
-    """The id of each of n documents: its record's own, else a hash of source, url and text.
+    """The ids of n documents of one source: string [n], never null or empty.
 
-    Args:
-        ids: string [n], null or empty where the record has none.
-        source: the name of the source that all n belong to.
-        urls: string [n], null where there is none.
-        hashes: the texts' :func:`content_hashes`.
+    A missing id (string [n]) becomes a hash of source, URL (string [n], may be null) and the text's
+    :func:`content_hashes`.
     """
     missing = pc.or_kleene(pc.is_null(ids), pc.equal(ids, ""))
     if not pc.any(missing).as_py():

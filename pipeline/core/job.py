@@ -1,4 +1,4 @@
-"""What all tasks of a run share: its settings, and the destination of its documents."""
+"""Shared by all tasks of a run: its settings, and the destination of its documents."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -19,7 +19,7 @@ from quality_classifier.scoring import Classifier, ClassifierSet
 from winnow.filesystem import files, storage
 
 SCHEMA_VERSION = 4
-"""Bump it when the same input and config give other bytes, so that ``--resume`` starts over."""
+"""Bump it when the same input and config give different bytes, so that ``--resume`` starts over."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Sink:
 
     @property
     def groupings(self) -> dict[str, Any]:
-        """The grouping of each joined column in statistics."""
+        """How statistics group each joined column."""
         return {
             name: grouping for table in self.joins for name, grouping in table.groupings.items()
         }
@@ -69,11 +69,11 @@ class Sink:
 
     @property
     def marks(self) -> str | None:
-        """The folder of the tasks' near-duplicate marks; None without that search."""
+        """The folder of near-duplicate marks; None without that search."""
         return self.work if self.clusters else None
 
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
-        """A writer of a task's shards into ``folder``."""
+        """A writer for a task's shards in ``folder``."""
         return shards.ShardWriter(
             folder, task.stem, self.schema, self.shard_bytes, self.compression, self.format
         )
@@ -95,8 +95,8 @@ class Sink:
 class Job:
     """The resolved settings that all tasks of a run share, with paths that workers can reach.
 
-    ``step_files`` maps each file that a step or a join reads, and each step of the user's own, to
-    the checksum of the file or of the step's source; likewise each reader of the user's own.
+    ``step_files`` maps each file that a step or join reads to its checksum, and each user-defined
+    step or reader to its source's.
     """
 
     sink: Sink
@@ -115,26 +115,25 @@ class Job:
 
     @property
     def scorer(self) -> Classifier | ClassifierSet:
-        """The classifier, or several: one of a process, shared by its threads."""
+        """The classifier, or several, shared by the threads of a process."""
         return scores.scorer(self.classifier, self.label, self.several)
 
     def key(self, task: Task, *parts: Any) -> str:
-        """The fingerprint of everything a task's output depends on, except its input's bytes."""
+        """The fingerprint of everything that a task's output depends on but its input's bytes."""
         shared = asdict(self)
-        for name in ("classifier", "several", "resume"):  # the fingerprint says which they are
+        for name in ("classifier", "several", "resume"):  # fingerprints identify classifiers
             del shared[name]
         if not self.reading.reader:
             del shared["reading"]["reader"]
         del shared["sink"]["output"]
         if self.sink.combined and not self.sink.combined.joined:
             del shared["sink"]["combined"]["joined"]
-        # What a run does not use is no part of it.
         shared["sink"] = _given(shared["sink"], self.sink)
         shared = _given(shared, self)
         return files.fingerprint(SCHEMA_VERSION, shared, asdict(task), *parts)
 
 
 def _given(settings: Mapping[str, Any], of: Sink | Job) -> dict[str, Any]:
-    """The settings of a dataclass without optional ones that are at their default."""
+    """The settings of a dataclass that differ from their defaults: the others are unused."""
     defaults = {field.name: field.default for field in fields(of)}
     return {name: value for name, value in settings.items() if value != defaults[name]}

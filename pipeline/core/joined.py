@@ -1,7 +1,7 @@
 """Fills the joined columns of one task, and counts the matches of each join.
 
-``<stem>.joined.arrow`` in the work folder lists the table rows that the task's documents matched.
-From these files the end of the run counts the rows that no document matched.
+``<stem>.joined.arrow`` in the work folder lists the table rows that the task's documents matched,
+so that the end of the run can count the rows that no document matched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +20,8 @@ MET = pa.schema([pa.field("join", pa.string()), pa.field("row", pa.int64())])
 
 
 class TaskJoins:
-    """The joined columns of the documents of one task.
-
-    Attributes:
-        counts: for each join the documents that ``matched`` a row and those ``without_key``.
+    """The joined columns of one task's documents; ``counts`` has the documents that ``matched`` a
+    row of each join, and those ``without_key``.
     """
 
     def __init__(self, joins: Sequence[Table], work: str) -> None:
@@ -33,7 +31,7 @@ class TaskJoins:
         self.counts = {table.name: {"matched": 0, "without_key": 0} for table in joins}
 
     def columns(self, ids: pa.Array, urls: pa.Array) -> dict[str, pa.Array]:
-        """The joined columns of n documents, by their names in the shards."""
+        """The joined columns of n documents, by name in the shards."""
         joined: dict[str, pa.Array] = {}
         for table, rows_of in self._tables:
             keys = keys_of(ids if table.key == "id" else urls, table.key)
@@ -46,7 +44,7 @@ class TaskJoins:
         return joined
 
     def save(self, stem: str) -> None:
-        """Write the rows that were matched, each once."""
+        """Write the matched rows, each once."""
         if not self._tables:
             return
         parts = []
@@ -57,7 +55,7 @@ class TaskJoins:
 
 
 def about(joins: Iterable[Table]) -> dict[str, Any]:
-    """The manifest's entry for joins before any document is matched."""
+    """The manifest's entries for joins before any document is matched."""
     entries = {table.name: table.to_json() | {"rows": table.rows} for table in joins}
     for entry in entries.values():
         del entry["buckets"]
@@ -76,10 +74,7 @@ def of_manifest(joins: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
 def with_matched_rows(
     joins: Mapping[str, Mapping[str, Any]], tasks: Iterable[Record], work: str
 ) -> dict[str, Any]:
-    """The entry after all tasks, with ``matched_rows``, the rows matched by some document.
-
-    Uses one bit of memory per row.
-    """
+    """The entries after all tasks, with ``matched_rows``; takes one bit of memory per row."""
     bitmaps = {name: np.zeros(-(-join["rows"] // 8), np.uint8) for name, join in joins.items()}
     for record in tasks:
         table = tables.read(_path(work, record.task.stem))

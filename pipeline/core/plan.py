@@ -1,4 +1,4 @@
-"""From glob patterns to tasks: which files, split how, in which order."""
+"""Turns glob patterns into tasks: finds, splits and orders the files."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ def plan_tasks(
     options: ReadOptions = ReadOptions(),  # noqa: B008 (it can't change)
     say: Callable[[str], None] = console.say,
 ) -> list[Task]:
-    """The tasks of a run: the same list whatever the order of patterns and sources.
+    """The tasks of a run, whatever the order of patterns and sources.
 
-    ``say`` receives a warning for each file that a source's patterns reach by several paths.
+    ``say`` receives a warning for each file that a source reaches by several paths.
 
     Raises:
-        ValueError: a pattern matches nothing, one file is in two sources, a format is unknown, or
-            a file lacks the text column that the source's ``fields`` name.
+        ValueError: a pattern matches nothing, two sources share a file, a format is unknown, or a
+            file lacks the text column.
         OSError: a file can't be opened.
     """
     paths = {

@@ -1,8 +1,7 @@
-"""Which lines repeat across a host, found from hashes alone, before anything is scored.
+"""Lines that repeat across a host, found from hashes alone, before anything is scored.
 
-Each task has two files in the work folder: ``<stem>.lines.arrow``, the hashes of its lines and of
-the texts that have them (:func:`read_lines`), and ``<stem>.repeated.arrow``, the keys of its lines
-that repeat in the whole run, which :func:`pipeline.core.task.run_task` removes.
+Each task has two files in the work folder: ``<stem>.lines.arrow``, the hashes of its lines and
+their texts, and ``<stem>.repeated.arrow``, the keys of its lines that repeat in the run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,8 +26,8 @@ from winnow.text.hashing import xxh3_64
 class Lines:
     """Distinct pairs of a line and a text that has it, of one task.
 
-    ``keys`` uint64 [n], of :func:`pipeline.steps.words.folded_lines.line_keys`; ``texts`` uint64
-    [n], hashes of the documents' texts.
+    ``keys`` (uint64 [n]) come from :func:`pipeline.steps.words.folded_lines.line_keys`; ``texts``
+    (uint64 [n]) are hashes of documents.
     """
 
     stem: str
@@ -37,15 +36,12 @@ class Lines:
 
 
 def buckets(n_tasks: int) -> int:
-    """The number of buckets of a run.
-
-    For a dump of 3 billion pages with 25 lines each, a bucket holds 9 million pairs.
-    """
+    """The number of buckets: 9 million pairs in each for 3 billion pages of 25 lines."""
     return min(8192, max(64, n_tasks // 8))
 
 
 def read_lines(task: Task, fields: FieldMap, reading: ReadOptions, work: str) -> None:
-    """Read a task's documents; write their lines. What can't be read is quarantined later."""
+    """Read a task's documents and write their lines. Bad records are quarantined later."""
     found = [(np.empty(0, np.uint64), np.empty(0, np.uint64))]
     batches = read_batches(
         task.input, fields, reading, on_quarantine=lambda _: None, open_input=storage.open_input
@@ -74,8 +70,8 @@ def in_buckets(lines: Lines, buckets: int) -> Iterator[tuple[int, Lines]]:
 
 
 def repeated(bucket: Iterable[Lines], max_documents: int) -> Iterator[tuple[str, Keys]]:
-    """For each task of one bucket the keys of its lines that more than ``max_documents`` different
-    texts have (uint64, ascending, distinct).
+    """The stem and the keys (uint64, ascending, distinct) of each task's lines in one bucket that
+    more than ``max_documents`` different texts have.
     """
     heartbeat.beat()
     parts = list(bucket)

@@ -1,4 +1,4 @@
-"""Reads scored documents back from their shards, with duplicates marked, for the decision."""
+"""Reads scored documents back from shards, with duplicates marked, for the decision."""
 
 from collections.abc import Collection, Iterator
 
@@ -25,14 +25,11 @@ def scored_batches(
     duplicates: Rows,
     columns: Collection[str] | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, Flags, Flags | None]]:
-    """The batches of a scored task, and which of their documents to drop as duplicates.
+    """The batches of a scored task: n documents, whether each repeats a text (bool [n]), and
+    whether it is a near-duplicate (bool [n]; None without that search).
 
-    ``folder`` has its shards, and ``marks`` the file that marks near-duplicates (None: none were
-    looked for). ``duplicates`` are the rows of the task that repeat a text, ascending.
-
-    Yields:
-        A batch of n documents, whether each repeats a text (bool [n]), and whether it is a
-        near-duplicate (bool [n], or None if none were looked for).
+    ``folder`` holds its shards, ``marks`` its marks of near-duplicates, if any; ``duplicates`` are
+    its rows that repeat a text, ascending.
     """
     paths = [storage.join(folder, shard.name) for shard in scored.shards]
     batches = (batch for path in paths for batch in tables.batches(path, columns))
@@ -49,17 +46,15 @@ def scored_batches(
 def solving_batches(
     scored: Record, folder: str, marks: str | None, duplicates: Rows, columns: Collection[str]
 ) -> Iterator[pa.RecordBatch]:
-    """The batches that a rule is solved from: a scored task without its duplicates."""
+    """The batches that a rule is solved from: a scored task, its duplicates dropped."""
     for batch, repeats, near in scored_batches(scored, folder, marks, duplicates, columns):
         reason = drop_duplicates(batch["drop_reason"], repeats, near)
         yield tables.replaced(batch, drop_reason=reason)
 
 
 def drop_duplicates(reason: pa.Array, repeats: Flags | None, near: Flags | None) -> pa.Array:
-    """Drop reasons (string [n]) of documents, with duplicates dropped as such.
-
-    ``repeats`` (bool [n]) marks exact duplicates and ``near`` (bool [n]) near-duplicates among
-    documents that no step dropped. None: unknown, the reasons are unchanged.
+    """Drop reasons (string [n]) after dropping exact duplicates (``repeats``, bool [n]) and
+    near-duplicates (``near``, bool [n]) that no step dropped. None changes nothing.
     """
     if repeats is not None and repeats.any():
         undecided = pc.fill_null(pc.equal(reason, QUALITY), True)
@@ -68,7 +63,7 @@ def drop_duplicates(reason: pa.Array, repeats: Flags | None, near: Flags | None)
 
 
 def with_schema(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
-    """A scored batch with the wanted columns; columns that no decision has filled yet are zeros."""
+    """A scored batch with the wanted columns; those that no decision has filled yet are zeros."""
     if batch.schema.equals(wanted):
         return batch
     columns = [

@@ -1,7 +1,6 @@
 """Scores of documents: one classifier's, or several and their combination.
 
-Each of several classifiers has a column. ``quality_score``, which decides, combines them, and can
-be recomputed from these columns alone.
+Each of several classifiers has a column, from which ``quality_score`` can be recombined later.
 """
 
 import functools
@@ -38,18 +37,14 @@ class Named:
 
 @dataclass(frozen=True)
 class Combined:
-    """How the scores of several classifiers become ``quality_score``. Picklable.
+    """How the scores of classifiers become ``quality_score``. Picklable.
 
     Attributes:
         names: the classifiers.
-        rule: see :class:`quality_classifier.combining.Combination`.
-        calibration: of the combination's log odds, as ``Calibration.to_json`` gives it; None: the
-            combination is taken as it is.
-        joined: the joined columns that an expression names, and what a document without a value
-            counts as.
-
-    Raises:
-        ValueError: rule and names do not go together.
+        rule: see :class:`quality_classifier.combining.Combination`; ValueError if it does not fit
+            the names.
+        calibration: of the combination's log odds, if any (``Calibration.to_json``).
+        joined: the joined columns that an expression names, with the values of missing ones.
     """
 
     names: tuple[str, ...]
@@ -58,7 +53,7 @@ class Combined:
     joined: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _ = self._combination  # it checks them
+        _ = self._combination  # checks them
 
     @property
     def _combination(self) -> Combination:
@@ -67,8 +62,8 @@ class Combined:
     def of(
         self, scores: Mapping[str, Scores], columns: Mapping[str, pa.Array] = MappingProxyType({})
     ) -> Scores:
-        """The one score of n documents (float32 [n]), from those of each classifier (float32 [n])
-        and the joined columns (numbers or truth values [n] with nulls).
+        """Combine each classifier's scores of n documents (float32 [n]) and joined columns (numbers
+        or booleans [n], with nulls) into one score (float32 [n]).
         """
         numbers: dict[str, npt.NDArray[Any]] = {**scores, **self._numbers(columns)}
         combined = self._combination.apply(numbers)
@@ -88,11 +83,7 @@ class Combined:
         return [*map(schema.score_column, self.names), *self.joined]
 
     def check(self, columns: pa.Schema) -> None:
-        """Check that the joined columns that the rule names are there, and are numbers.
-
-        Raises:
-            ValueError: they are not.
-        """
+        """Raise ValueError unless the joined columns of the rule exist and are numbers."""
         for name in self.joined:
             if name not in columns.names:
                 raise ValueError(f"--combine names {name}: joined are {', '.join(columns.names)}")
@@ -110,9 +101,7 @@ class Combined:
 
 
 def joined_in(rule: str, joins: Mapping[str, float]) -> dict[str, float]:
-    """The joined columns that a rule names, and what a document without a value counts as, which
-    ``joins`` has for each join.
-    """
+    """The joined columns that a rule names, with their ``joins``' values of missing ones."""
     found = {}
     for column in sorted(names_in(rule)):
         owners = [name for name in joins if column.startswith(f"{name}_")]
@@ -127,10 +116,7 @@ def columns(
     combined: Combined | None,
     joined: Mapping[str, pa.Array],
 ) -> dict[str, Scores]:
-    """The columns of scores, and of expected grades, of n documents: float32 [n] each.
-
-    ``joined`` are their joined columns.
-    """
+    """The columns of scores and expected grades of n documents: float32 [n] each."""
     if isinstance(scorer, Classifier):
         score, grade = scorer.score_and_grade(text)
         own = {} if grade is None else {schema.grade_column(): grade}
@@ -145,17 +131,17 @@ def columns(
 
 @functools.lru_cache(maxsize=2)
 def scorer(path: str, label: str | None, several: tuple[Named, ...]) -> Classifier | ClassifierSet:
-    """The classifier or classifiers of a process; there may be none."""
+    """The classifier or classifiers of a process, possibly none."""
     if path:
         return load_classifier(path, label)
     return ClassifierSet({one.name: load_classifier(one.path, one.label) for one in several})
 
 
 def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> Mapping[str, Any]:
-    """The calibration in a file that ``winnow calibrate`` wrote.
+    """The calibration in a file of ``winnow calibrate``.
 
     Raises:
-        ValueError: it is none, or one of other classifiers or another combination.
+        ValueError: it is not one, or is for other classifiers or another combination.
     """
     if not storage.exists(path):
         raise ValueError(f"--calibration: there is no file {path}: make it with winnow calibrate")
@@ -187,7 +173,7 @@ def about(
 
 
 def about_one(path: str, classifier: Classifier) -> dict[str, Any]:
-    """The manifest's entry for a classifier, with its grades if it has some."""
+    """The manifest's entry for a classifier, with its grades if any."""
     grades = {"grades": classifier.grades.scale()} if classifier.grades else {}
     about = {"path": path, "fingerprint": classifier.fingerprint, "card": dict(classifier.card)}
     return about | grades

@@ -2,8 +2,8 @@
 
     read -> identify -> score -> steps -> decide -> summarise -> write
 
-:func:`run_task` reads and scores, and decides too if the rule is known. :func:`decide_task` decides
-(again) from stored scores, without the model and the text.
+:func:`run_task` reads and scores, and decides if the rule is known. :func:`decide_task` decides
+from stored scores, without model or text.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from winnow.text.counts import measure
 from winnow.text.hashing import xxh3_64
 
 Progress = Callable[[pa.RecordBatch, int], None]
-"""Called after every batch with the decided batch and the raw bytes that were read for it."""
+"""Called after every batch with the decided batch and the number of raw bytes read for it."""
 
 
 def run_task(
@@ -51,9 +51,8 @@ def run_task(
 ) -> Record:
     """Read, score and (given a ``rule``) decide one input range; write its shards to ``folder``.
 
-    The statistics of a decided task go to its summary file. Without a rule every document that no
-    step dropped is marked as kept, until :func:`decide_task` decides. With ``job.resume`` complete
-    tasks are skipped: those with the same key, the same hash of the input, and intact outputs.
+    Without a rule every document that no step dropped counts as kept, and there are no statistics
+    yet. ``job.resume`` skips tasks with the same key and input, and intact outputs.
     """
     repeated, known = None, []
     if HOST_LINES in job.steps and task.filtered:
@@ -130,10 +129,9 @@ def decide_task(
     duplicates: npt.NDArray[np.int64],
     progress: Progress | None = None,
 ) -> Record:
-    """Decide one task again from its scored shards; write the result to ``output/shards``.
+    """Decide one task from its scored shards; write shards and statistics.
 
-    The task's statistics go to its summary file. ``duplicates`` are the rows (int64, sorted) to
-    drop as exact duplicates; near-duplicates are in the task's file in the work folder.
+    ``duplicates`` are the rows (int64, sorted) to drop as exact duplicates.
     """
     task = scored.task
     summary = sink.summary(task, rule)
@@ -153,7 +151,7 @@ def decide_task(
 
 
 def _done(task: Task, job: Job, key: str, folder: str) -> Record | None:
-    """The record of a task whose output is complete, and that of this key and input."""
+    """The record of a complete task with this key and input."""
     done = records.load(job.sink.work, task)
     if done is None or done.key != key:
         return None
@@ -163,10 +161,8 @@ def _done(task: Task, job: Job, key: str, folder: str) -> Record | None:
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -> pa.RecordBatch:
-    """Compute every column that depends on neither the steps nor the keep rule.
-
-    From :func:`pipeline.readers.document_schema` to
-    :func:`pipeline.output.schema.shard_schema`, where nothing is dropped or decided yet.
+    """From :func:`pipeline.readers.document_schema` to :func:`pipeline.output.schema.shard_schema`,
+    with nothing dropped or decided yet.
     """
     n = len(batch)
     text = batch["text"]
@@ -207,13 +203,11 @@ def decide_batch(
     repeated: npt.NDArray[np.bool_] | None = None,
     near: npt.NDArray[np.bool_] | None = None,
 ) -> pa.RecordBatch:
-    """Fill ``keep_probability``, ``kept``, ``drop_reason`` and ``copies``, if there is that column.
+    """Fill ``keep_probability``, ``kept``, ``drop_reason`` and, if present, ``copies``.
 
-    An earlier decision is replaced. Documents that a step dropped stay dropped. ``repeated``
-    (bool [n]) marks duplicates to drop, ``near`` near-duplicates.
-
-    Raises:
-        ValueError: a document is of a group that has no rule.
+    This replaces an earlier decision, but what a step dropped stays dropped. ``repeated`` (bool
+    [n]) marks duplicates to drop, ``near`` near-duplicates. Raises ValueError if a document's group
+    has no rule.
     """
     rule = rule if filtered else Rule("all")
     score = batch["quality_score"].to_numpy()
@@ -261,7 +255,7 @@ class _Quarantine(contextlib.ExitStack):
 
 
 class _InputDigest:
-    """The xxh3-128 and the size of an input's raw bytes; each update is a heartbeat."""
+    """The xxh3-128 and size of an input's raw bytes; each update is a heartbeat."""
 
     def __init__(self) -> None:
         self.size = 0

@@ -19,14 +19,14 @@ class TaskSteps:
     """The steps for the documents of one task.
 
     Attributes:
-        changed: for each step that may change texts, the ``documents`` that it changed and
-            ``removed_bytes``, by how much they got shorter (negative: longer).
-        unchecked: for each step with settings by language, the documents that it passed because
-            their language has none, by language.
+        changed: for each step that may change texts, the changed ``documents`` and their
+            ``removed_bytes`` (negative: added).
+        unchecked: for each step with settings by language, the documents that it passed for want of
+            settings, by language.
     """
 
     def __init__(self, settings: Mapping[str, Any], repeated: Keys | None) -> None:
-        """``repeated`` are the keys of the task's repeated lines, if a step asks for them."""
+        """``repeated`` are the keys of the task's repeated lines, if a step needs them."""
         steps = _steps(json.dumps(settings))
         self._steps = {
             name: step.knowing(repeated)
@@ -42,7 +42,7 @@ class TaskSteps:
         self.unchecked: dict[str, dict[str, int]] = {}
 
     def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A scored batch as the steps leave it: ``drop_reason`` names the first that dropped."""
+        """A scored batch after the steps; ``drop_reason`` names the first that dropped."""
         for name, step in self._steps.items():
             before = batch
             if isinstance(step, ByLanguage):
@@ -62,9 +62,7 @@ class TaskSteps:
         return batch
 
 
-# One set of steps per process, shared by its threads.
-
-
 @functools.lru_cache(maxsize=2)
 def _steps(config: str) -> list[AnyStep]:
+    """The steps of a process, shared by its threads."""
     return build_steps(json.loads(config))

@@ -1,7 +1,7 @@
-"""Counts tokens with the user's tokenizer, for the column ``tokens`` of the shards.
+"""Counts tokens with the user's tokenizer, for the shards' column ``tokens``.
 
-Targets in tokens (``--target-unit tokens``) then use them. Without a tokenizer, white-space words
-stand for tokens, of which Chinese, Japanese and Thai have few.
+``--target-unit tokens`` uses them. White-space words, its fallback, are few in Chinese, Japanese
+and Thai.
 """
 
 import functools
@@ -17,13 +17,13 @@ from winnow.filesystem import storage, tables
 
 @functools.lru_cache(maxsize=2)
 def load(path: str) -> Any:
-    """A Hugging Face ``tokenizer.json``, without the truncation and padding it may ask for.
+    """A Hugging Face ``tokenizer.json``, without its truncation and padding.
 
     Raises:
-        ValueError: it is not one, or the package that reads it is missing.
+        ValueError: the file is something else, or the package ``tokenizers`` is missing.
         OSError: it can't be read.
     """
-    # Workers are parallel already, and its threads would not outlive a fork.
+    # Workers are parallel already, and its threads would not survive a fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from tokenizers import Tokenizer
@@ -40,7 +40,7 @@ def load(path: str) -> Any:
 
 
 def counted(batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
-    """The batch with the tokens of each text, without special ones, in its column ``tokens``."""
+    """The batch with the number of tokens of each text, special ones excluded, in ``tokens``."""
     found = load(path).encode_batch_fast(batch["text"].to_pylist(), add_special_tokens=False)
     counts = np.fromiter(map(len, found), np.int64, count=len(batch))
     return tables.replaced(batch, **{TOKENS: counts})

@@ -1,7 +1,6 @@
-"""Builds the table of a join from its files: dealt into buckets by key, then sorted one by one.
+"""Builds the table of a join: partitions the rows of its files into buckets, then sorts each.
 
-Memory is that of a piece of a file or of a bucket, however long the files are; the rows pass
-through ``$TMPDIR`` once.
+Memory is bounded by a bucket, or a piece of a file; the rows pass through ``$TMPDIR`` once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,10 +30,10 @@ from winnow.spool import FILES, Spool, split
 from winnow.text.hashing import xxh3_64
 
 BUCKET_BYTES = 32 << 20
-"""Of rows in a bucket, unless there are too many. Sorting takes some times as much."""
+"""Bytes of rows per bucket, up to the maximum number of buckets. Sorting takes a few times that."""
 
 FORMAT = 1
-"""Bump it when the same files give another table."""
+"""Bump it when the same files give a different table."""
 
 Rows = Spool[int, pa.RecordBatch]
 """Rows by bucket."""
@@ -62,13 +61,13 @@ def fingerprint(join: Join, checksums: Mapping[str, str]) -> str:
 
 
 def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Table:
-    """The table of the join ``name`` in the work folder, made unless it is there already.
+    """The table of the join ``name`` in the work folder, built unless it exists.
 
-    ``checksums`` are those of its files, in the order of their names, by path.
+    ``checksums`` maps its files, sorted, to their checksums.
 
     Raises:
-        ValueError: a file or column is missing or damaged, a column has values of several types, or
-            a key comes twice and the settings do not say which row stays.
+        ValueError: a file or column is missing or damaged, a column mixes types, or a key occurs
+            twice and the settings do not say which row stays.
     """
     key = fingerprint(join, checksums)
     done = read_about(work, name)
@@ -91,12 +90,11 @@ def build(name: str, join: Join, checksums: Mapping[str, str], work: str) -> Tab
 
 
 def _read(join: Join, paths: Sequence[str], seen: _Seen, spool: Rows) -> None:
-    """Deal the rows of all files."""
     wanted = list(dict.fromkeys([join.key_field, *join.columns])) if join.columns else None
     for path in paths:
         seen.firsts.append(seen.rows)
         for batch in batches(path, wanted):
-            _deal(join, batch, seen, spool)
+            _partition(join, batch, seen, spool)
     if not seen.has_key:
         raise ValueError(
             f"no record has {join.key_field!r}: name the field of the {join.key}, as :field=NAME"
@@ -107,7 +105,7 @@ def _read(join: Join, paths: Sequence[str], seen: _Seen, spool: Rows) -> None:
         raise ValueError(f"the files have no column besides {join.key_field!r}")
 
 
-def _deal(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: Rows) -> None:
+def _partition(join: Join, batch: pa.RecordBatch, seen: _Seen, spool: Rows) -> None:
     names = batch.schema.names
     order = np.arange(seen.rows, seen.rows + len(batch))
     seen.rows += len(batch)
@@ -137,7 +135,7 @@ def _own(values: Iterable[str]) -> list[str]:
 
 
 def _text(keys: pa.Array) -> pa.Array:
-    """Keys as text, the same as that of documents' ids whatever their type."""
+    """Keys of any type as text, just as readers convert documents' ids."""
     try:
         return text_octets(keys, hexadecimal=True).cast(pa.string())
     except pa.ArrowInvalid as error:
@@ -145,7 +143,7 @@ def _text(keys: pa.Array) -> pa.Array:
 
 
 def _stored(column: pa.Array) -> pa.Array:
-    """The same values in a plain type, which does not depend on how a file encodes them."""
+    """The same values in a plain type, whatever the file's encoding."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return _stored(column.storage)
@@ -167,7 +165,7 @@ def _sorted(
     work: str,
     key: str,
 ) -> Table:
-    """Write the buckets, each sorted, without the duplicates."""
+    """Write the sorted buckets without duplicates."""
     chosen = list(join.columns or seen.kinds)
     kinds = [common(list(seen.kinds[n]), f"column {n}") for n in chosen]
     columns = pa.schema(
@@ -204,7 +202,7 @@ def _sorted(
 
 
 def _shaped(batch: pa.RecordBatch, chosen: Sequence[str], stored: pa.Schema) -> pa.Table:
-    """Rows as they are stored: columns that a file lacks are null, whole numbers may be numbers."""
+    """Rows in the stored schema: missing columns are null, and integers may become floats."""
     names = [*(field.name for field in _KEY), *_own(chosen)]
     columns = [
         batch[own].cast(field.type)
@@ -216,7 +214,7 @@ def _shaped(batch: pa.RecordBatch, chosen: Sequence[str], stored: pa.Schema) -> 
 
 
 def _same_as_before(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which of n sorted rows have the key of the row before: bool [n]."""
+    """Which of n sorted rows repeat the key of the row before: bool [n]."""
     again = np.zeros(len(rows), np.bool_)
     if len(rows) > 1:
         keys = rows["key"]

@@ -1,8 +1,7 @@
-"""How statistics tell documents apart by a joined column: a grouping, decided from all its values.
+"""How statistics group documents by a joined column, decided from all of its values.
 
-It is by value for up to :data:`MOST_VALUES` values, by bins for numbers of more, by presence for
-all else (:func:`winnow.text.groups.grouped`). So the number of groups is bounded whatever the files
-hold.
+Up to :data:`MOST_VALUES` values each make a group, more numbers go into bins, and all else is
+grouped by presence (:func:`winnow.text.groups.grouped`): the number of groups is bounded.
 """
 
 import math
@@ -18,7 +17,7 @@ Grouping = Mapping[str, Any]
 
 
 class Values:
-    """Observations of a column, a bucket at a time: its values while few, its range."""
+    """Observes a column, a bucket at a time: its values while few, and its range."""
 
     def __init__(self, kind: pa.DataType) -> None:
         self._is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -27,7 +26,7 @@ class Values:
         self._low, self._high = math.inf, -math.inf
 
     def add(self, column: pa.Array) -> None:
-        """See n values."""
+        """Observe n values."""
         if self._countable and len(self._values) <= MOST_VALUES:
             self._values.update(column.drop_null().unique().slice(0, MOST_VALUES + 1).to_pylist())
         if self._is_number:
@@ -38,7 +37,7 @@ class Values:
                 self._high = max(self._high, float(numbers.max()))
 
     def grouping(self) -> Grouping:
-        """How to tell documents apart by what was seen."""
+        """The grouping for the observed values."""
         if self._countable and len(self._values) <= MOST_VALUES:
             return {"by": "value"}
         if self._is_number and 0 <= self._high - self._low < math.inf:
@@ -47,7 +46,7 @@ class Values:
 
 
 def edges(low: float, high: float) -> list[float]:
-    """Round bounds of up to :data:`MOST_BINS` equal bins, or one more, that hold low and high."""
+    """Round edges of up to :data:`MOST_BINS` + 1 equal bins that contain low and high."""
     width = (high - low) / MOST_BINS or max(abs(low), 1.0)
     power = 10.0 ** math.floor(math.log10(width))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= width * (1 - 1e-9))

@@ -17,20 +17,17 @@ _SETTING = re.compile(r":(key|field|columns|duplicates|missing)=([^:]*)$")
 
 @dataclass(frozen=True)
 class Join:
-    """Files with a row for each key, whose columns documents get.
+    """Files with a row for each key, whose columns documents get; ValueError for a wrong setting.
 
     Attributes:
         files: globs.
-        key: documents and rows meet by the document's ``id``, or by the canonical form of its
-            ``url`` (:mod:`winnow.text.urls`), or by the ``host`` of that, without ``www.``.
-        field: the column of the files that holds the key; named as the key if it is empty.
-        columns: those to take; all but the key if there are none.
-        duplicates: what becomes of rows with the key of an earlier one: ``error``, or the ``first``
-            or ``last`` stays, in the order of the files' names and of their rows.
-        missing: what a document without a value counts as where a column decides, from 0 to 1.
-
-    Raises:
-        ValueError: a setting is wrong.
+        key: match rows by the document's ``id``, the canonical form of its ``url``
+            (:mod:`winnow.text.urls`), or that URL's ``host`` without ``www.``.
+        field: the files' column with the key; empty: named like the key.
+        columns: those to take; all but the key if empty.
+        duplicates: of rows with one key, keep the ``first`` or ``last`` by file name and row, or
+            raise an ``error``.
+        missing: the score, from 0 to 1, of a document without a value where a column decides.
     """
 
     files: Sequence[str]
@@ -57,20 +54,20 @@ class Join:
         return self.field or self.key
 
     def column(self, name: str, field: str) -> str:
-        """What a column of the files of the join ``name`` is called in the shards."""
+        """The name in the shards of a column of the join ``name``."""
         return f"{name}_{field}"
 
 
 def is_joined(column: str, joins: Collection[str]) -> bool:
-    """Whether a column of the shards would be one of these joins, by its name."""
+    """Whether a column of the shards belongs to one of these joins, by its name."""
     return any(column.startswith(f"{name}_") for name in joins)
 
 
 def parse(values: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The settings of each join in values of ``--join``; a name that comes again adds files.
+    """The settings of each join in values of ``--join``; a repeated name adds files.
 
     Raises:
-        ValueError: a value has another form, or a setting comes twice.
+        ValueError: a value is malformed, or a setting is repeated.
     """
     joins: dict[str, dict[str, Any]] = {}
     for text in values:
@@ -97,10 +94,10 @@ def parse(values: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def joins_of(given: Mapping[str, Any]) -> dict[str, Join]:
-    """The joins that settings state: for each name a glob, a list of them, or its settings.
+    """The joins in a run's settings: for each name a glob, a list of globs, or a mapping.
 
     Raises:
-        ValueError: a name or a setting is wrong; the message names the join.
+        ValueError: a name or setting is wrong; the message names the join.
     """
     joins = {}
     kinds = get_type_hints(Join)

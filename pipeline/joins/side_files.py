@@ -1,8 +1,7 @@
 """Files of annotations as Arrow batches: Parquet, Arrow, JSON lines and CSV.
 
-Unlike documents (:mod:`pipeline.readers`), whose further fields become text, values keep their
-types. Parquet and Arrow files state them. In JSON lines they are those of the values, in CSV those
-that all values of a column can have: a whole number, a number, true or false, else text.
+Unlike further fields of documents (:mod:`pipeline.readers`), values keep their types. A CSV column
+has the first type that fits all of its values: integer, float, boolean, else text.
 """
 
 import io
@@ -21,24 +20,23 @@ from winnow import heartbeat
 from winnow.filesystem import storage
 
 PIECE_BYTES = 16 << 20
-"""JSON lines, or rows of CSV, that are parsed together."""
+"""Of JSON lines or CSV rows, parsed together."""
 
 OpenPieces = Callable[[], Iterator[bytes]]
 
 _ROWS = 1 << 16
-_ROW_BYTES = 64  # a key alone has as many
-_PACKED = 6  # JSON lines of scores become smaller by as much, or less
+_ROW_BYTES = 64  # of a key alone
+_PACKED = 6  # JSON lines of scores compress to a sixth at best
 _FORMS = "Parquet, Arrow, JSON lines (.jsonl, .json, .ndjson) or CSV (.csv, .tsv)"
 
 
 def batches(path: str, fields: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """The rows of a file with the columns ``fields``, or all.
 
-    A batch may have other types than the next one, and lack a column; see :func:`common`.
+    Batches of JSON lines may differ in types and lack columns; see :func:`common`.
 
     Raises:
-        ValueError: the format is unknown, the file is damaged, or a Parquet or Arrow file or a CSV
-            table lacks a column.
+        ValueError: the format is unknown, or the file is damaged or (but for JSON) lacks a column.
         OSError: it can't be read.
     """
     with storage.open_input(path) as stream:
@@ -55,7 +53,7 @@ def batches(path: str, fields: Sequence[str] | None) -> Iterator[pa.RecordBatch]
 
 
 def decoded_bytes(path: str) -> int:
-    """About how many bytes the rows of a file take in memory."""
+    """A rough estimate of a file's size in memory."""
     with storage.open_input(path) as stream:
         head = stream.read(16)
         if head.startswith(b"PAR1"):
@@ -68,9 +66,7 @@ def decoded_bytes(path: str) -> int:
 
 
 def common(types: Sequence[pa.DataType], what: str) -> pa.DataType:
-    """One type that can hold the values of columns of several types.
-
-    Whole numbers and numbers are numbers; nulls are of any type.
+    """One type for the values of several: integers become floats, and nulls have any type.
 
     Raises:
         ValueError: there is none.
@@ -153,7 +149,7 @@ def _json(pieces: Iterator[bytes], fields: Sequence[str] | None) -> Iterator[pa.
         options = pa_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
         table = pa_json.read_json(io.BytesIO(lines), options)
         stated = pa.schema([field.with_type(_untimed(field.type)) for field in table.schema])
-        if not stated.equals(table.schema):  # text that looks like a time is text
+        if not stated.equals(table.schema):  # text that looks like a time stays text
             parse = pa_json.ParseOptions(explicit_schema=stated)
             table = pa_json.read_json(io.BytesIO(lines), options, parse)
         if fields is not None:
@@ -163,7 +159,7 @@ def _json(pieces: Iterator[bytes], fields: Sequence[str] | None) -> Iterator[pa.
 
 
 def _untimed(kind: pa.DataType) -> pa.DataType:
-    """The type with text for times."""
+    """The type with text in place of times."""
     if pa.types.is_timestamp(kind):
         return pa.string()
     if pa.types.is_list(kind):
@@ -177,7 +173,7 @@ def _untimed(kind: pa.DataType) -> pa.DataType:
 def _csv(
     open_pieces: OpenPieces, fields: Sequence[str] | None, path: str, delimiter: str
 ) -> Iterator[pa.RecordBatch]:
-    """Read twice: what a column may be, its last value may say."""
+    """Read twice: the last value may decide the type of a column."""
     kinds: dict[str, list[pa.DataType]] = {}
     for batch in _csv_text(open_pieces(), fields, path, delimiter):
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -191,11 +187,11 @@ def _csv(
 
 
 _KINDS = [pa.null(), pa.int64(), pa.float64(), pa.bool_()]
-"""What values of a CSV column may be if all are, from the narrowest on."""
+"""The types of CSV columns, the narrowest first."""
 
 
 def _may_be(column: pa.Array, kind: pa.DataType) -> bool:
-    """Whether each of n texts (string [n]) is how a value of this type is written."""
+    """Whether each of n texts (string [n]) spells a value of this type."""
     if pa.types.is_null(kind):
         return bool(column.null_count == len(column))
     if pa.types.is_boolean(kind):
@@ -213,7 +209,7 @@ def _may_be(column: pa.Array, kind: pa.DataType) -> bool:
 def _csv_text(
     pieces: Iterator[bytes], fields: Sequence[str] | None, path: str, delimiter: str
 ) -> Iterator[pa.RecordBatch]:
-    """The rows with all values as text; an empty value is null."""
+    """The rows with all values as text, empty ones as null."""
     reader = pa_csv.open_csv(
         pa.PythonFile(_Stream(pieces), mode="r"),
         pa_csv.ReadOptions(use_threads=False, block_size=PIECE_BYTES),
@@ -229,7 +225,7 @@ def _csv_text(
 
 
 class _Stream(io.RawIOBase):
-    """Pieces of bytes as a file to read from front to back."""
+    """Pieces of bytes as a sequential file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

@@ -1,9 +1,8 @@
 """The table of a join: its rows sorted by the hash of their key, in buckets, each an Arrow file.
 
-``join-<name>-<bucket>.arrow`` in the work folder has the columns ``hash`` (of the key, uint64,
-ascending), ``key`` and the joined ones, as one record batch. Workers map the files of a local
-folder, so that only the rows that they look at are read, and all processes share them; of an object
-store's each process holds a copy in ``$TMPDIR``. Keys are compared whole, not by their hashes.
+``join-<name>-<bucket>.arrow`` in the work folder is one record batch of ``hash`` (of the key,
+uint64, ascending), ``key`` and the joined columns. Processes share memory maps of local files; of
+those in an object store each has a copy in ``$TMPDIR``. Keys are compared, not only their hashes.
 """
 
 import base64
@@ -33,17 +32,16 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Table:
-    """The description of a built table. All values are JSON.
+    """The description of the built table of the join ``name``. All values are JSON.
 
     Attributes:
-        name: of the join.
         key: ``id``, ``url`` or ``host``.
-        fingerprint: of the settings and the files that it was made of.
+        fingerprint: of the settings and files.
         buckets: rows in each; their number is a power of two.
-        schema: of the joined columns, by their names in the shards (:func:`encoded`).
-        groupings: how statistics tell documents apart by each column.
-        duplicates: rows that were left out for their key.
-        without_key: rows that have none.
+        schema: of the joined columns, as named in the shards (:func:`encoded`).
+        groupings: how statistics group documents by each column.
+        duplicates: rows that were left out as duplicates.
+        without_key: rows without a key.
     """
 
     name: str
@@ -86,9 +84,9 @@ def decoded(text: str) -> pa.Schema:
 
 
 def keys_of(values: pa.Array, key: str) -> pa.Array:
-    """The keys (string [n]) of n ids, URLs or hosts; null where there is none.
+    """The keys (string [n], may be null) of n ids, URLs or hosts.
 
-    A host may also be written as Common Crawl's index has it, ``com,example``.
+    A host may also be reversed as in Common Crawl's index: ``com,example``.
     """
     match key:
         case "url":
@@ -99,15 +97,15 @@ def keys_of(values: pa.Array, key: str) -> pa.Array:
 
 
 def _forwards(values: pa.Array) -> pa.Array:
-    """The same names, those that begin with the top-level domain turned round."""
-    turned = pc.match_substring_regex(values, r"^[^/.:,]+(?:,[^/.:,]+)+,?\)?/?$")
-    names = pc.filter(values, turned).to_pylist()
+    """The same names, with those that begin with the top-level domain reversed."""
+    backwards = pc.match_substring_regex(values, r"^[^/.:,]+(?:,[^/.:,]+)+,?\)?/?$")
+    names = pc.filter(values, backwards).to_pylist()
     forwards = [".".join(reversed(name.rstrip("/),").split(","))) for name in names]
-    return pc.replace_with_mask(values, turned.fill_null(False), pa.array(forwards, pa.string()))
+    return pc.replace_with_mask(values, backwards.fill_null(False), pa.array(forwards, pa.string()))
 
 
 def bucket_of(hashes: Hashes, buckets: int) -> Rows:
-    """The buckets of n hashes: their first bits, so that buckets follow one another in order."""
+    """The buckets of n hashes, by their first bits: buckets are in the order of hashes."""
     bits = buckets.bit_length() - 1
     return (hashes >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(hashes), int)
 
@@ -118,12 +116,12 @@ def bucket_path(work: str, name: str, bucket: int) -> str:
 
 
 def about_path(work: str, name: str) -> str:
-    """The file with what is known of a table; written last."""
+    """The file that describes a table; written last."""
     return storage.join(work, f"join-{name}.json")
 
 
 class Lookup:
-    """A table that was built, to look up keys in. Threads may share one."""
+    """Looks up keys in a built table. Threads may share one."""
 
     def __init__(self, table: Table, work: str) -> None:
         self._table = table
@@ -132,7 +130,7 @@ class Lookup:
         self._open: dict[int, pa.RecordBatch] = {}
 
     def find(self, keys: pa.Array) -> Rows:
-        """The rows of the table, counted over all buckets, of n keys: int64 [n], -1 for none."""
+        """The row numbers, over all buckets, of n keys: int64 [n], -1 for none."""
         found = np.full(len(keys), -1)
         asked = np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
         wanted = keys.take(pa.array(asked))
@@ -166,9 +164,9 @@ class Lookup:
 
 
 def _rows(bucket: pa.RecordBatch, hashes: Hashes, keys: pa.Array) -> Rows:
-    """Where n keys are in a bucket: int64 [n], -1 for none.
+    """The rows of n keys in a bucket: int64 [n], -1 for none.
 
-    Rows with the hash of a key follow one another; most often there is one.
+    The rows with a key's hash are adjacent; usually there is one.
     """
     ascending, stored = bucket["hash"].to_numpy(), bucket["key"]
     at, alike = find(ascending, hashes)
@@ -189,7 +187,7 @@ def _rows(bucket: pa.RecordBatch, hashes: Hashes, keys: pa.Array) -> Rows:
 
 @functools.lru_cache(maxsize=8)
 def lookup(work: str, name: str, fingerprint: str) -> Lookup:
-    """The table of a join in a work folder: one of a process, shared by its threads."""
+    """The table of a join in a work folder, shared by the threads of a process."""
     table = read_about(work, name)
     if table is None or table.fingerprint != fingerprint:
         raise ValueError(f"{about_path(work, name)} is missing or outdated: start a new run")
@@ -197,13 +195,13 @@ def lookup(work: str, name: str, fingerprint: str) -> Lookup:
 
 
 def read_about(work: str, name: str) -> Table | None:
-    """The description of a table, or None if it is not complete."""
+    """The description of a table, or None if it is incomplete."""
     path = about_path(work, name)
     return from_json(storage.read_json(path)) if storage.exists(path) else None
 
 
 def _mapped(path: str) -> mmap.mmap:
-    """The bytes of a file; of one in an object store those of an unnamed copy."""
+    """Map a file, or an unnamed copy of one in an object store."""
     with storage.open_input(path) as stream:
         if storage.scheme(path) is None:
             return mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
