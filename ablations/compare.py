@@ -36,7 +36,7 @@ from winnow.filesystem import storage
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read, compare, print, write; see ``--help``."""
+    """Compare, write and print; see ``--help``."""
     names = {argument.partition("=")[0] for argument in arguments}
     if "samples" in names:
         compare_samples.main(arguments, __doc__)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def write(result: Comparison, output: str) -> None:
-    """Write the tables, then ``comparison.json``, each file atomically."""
+    """Write the tables, then ``comparison.json``."""
     write_csv(output, result.tables)
     storage.write_json(storage.join(output, "comparison.json"), result.to_json())
 

@@ -23,7 +23,7 @@ OPTIONAL = (
 """Settings beside ``samples``."""
 
 SAMPLES_ONLY = {"samples", *OPTIONAL} - {"output"}
-"""Settings that the comparison of a study does not have."""
+"""Settings that only this comparison has."""
 
 OUTPUT = "comparison"
 PAGE = "report.html"
@@ -31,7 +31,7 @@ SCRIPTS = ("marks.js", "plots.js")
 
 
 def main(arguments: Sequence[str], description: str | None) -> None:
-    """Read, pair, compare, print, write."""
+    """Pair, compare, write and print."""
     usage = " ".join(["samples='{ARM: [DIR, …], …}'", *(f"[{name}=…]" for name in OPTIONAL)])
     texts = settings.parse(arguments, description, OPTIONAL, "samples", usage)
     values = {name: settings.value(f"{name}={value}") for name, value in texts.items()}
@@ -48,14 +48,14 @@ def main(arguments: Sequence[str], description: str | None) -> None:
 
 
 def write(result: Comparison, paired: pairing.Paired, arms: pairing.Arms, output: str) -> None:
-    """Write tables, page and, last, ``comparison.json``, each file atomically."""
+    """Write tables, page and, last, ``comparison.json``."""
     write_csv(output, result.tables)
     storage.write_bytes(storage.join(output, PAGE), render_page(result, paired, arms).encode())
     storage.write_json(storage.join(output, "comparison.json"), result.to_json())
 
 
 def render_page(result: Comparison, paired: pairing.Paired, arms: pairing.Arms) -> str:
-    """The page as one self-contained, deterministic HTML file."""
+    """The page as one self-contained HTML file."""
     data = page_data(result, paired, arms)
     shared = [files("ablations.page").joinpath(name).read_text("utf-8") for name in SCRIPTS]
     own = files("ablations.samples")
@@ -70,7 +70,6 @@ def render_page(result: Comparison, paired: pairing.Paired, arms: pairing.Arms) 
 
 
 def _folders(value: Any) -> dict[str, list[str]]:
-    """The folders of each arm."""
     how = "write samples='{baseline: [DIR, …], treatment: [DIR, …]}', a folder for each run"
     if not isinstance(value, Mapping) or len(value) < 2:
         raise ValueError(f"samples must name at least two arms: {how}")

@@ -4,13 +4,13 @@ python ablations/contamination.py corpus=corpus/ output=contamination/ runs.filt
 
 As in GPT-3 (and FLAN, whose method GLaM is said to use), an item is dirty if any of its word
 13-grams (lower case, letters and digits only) occurs in the arm's documents. Dirty items are
-reported, not removed; items with fewer than 13 words can't be checked. ``output`` gets
+reported, not removed; items with fewer than 13 words can't be checked. Writes to ``output``
 
 - ``contamination.arrow`` (:data:`ablations.study_files.results.CONTAMINATION`)
 - ``contamination.json``: counts per task and arm, and the scores of all, clean and dirty items
 
-Documents are decoded from the corpus's tokens, so the tokenizer must be lossless. The n-grams are
-those of the pipeline's decontamination step, which can drop such documents.
+Documents are decoded from the corpus's tokens, so the tokenizer must be lossless. The pipeline's
+decontamination step, with the same n-grams, can drop such documents.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +50,8 @@ def measure(
 ) -> pa.Table:
     """Which items occur in which arm: :data:`ablations.study_files.results.CONTAMINATION`.
 
-    One pass over the pool finds the few documents that share an n-gram with any item; then items
-    are compared with those documents of each arm.
+    One pass over the pool finds the few documents that share an n-gram with any item, to compare
+    items with by arm.
 
     Raises:
         ValueError: the corpus's tokenizer changes text.
@@ -85,7 +85,7 @@ def of_study(
 ) -> pa.Table:
     """The result of :func:`measure` for a study, computed once and stored in its folder.
 
-    ``arms`` has the corpus's name for each arm, ``sets`` the items without demonstrations.
+    ``arms`` has the corpus's name for each arm; items have no demonstrations.
     """
     about = {
         "n": N,
@@ -109,7 +109,7 @@ def _rows(each: TaskSet, arm: str, dirty: pa.Array) -> pa.Table:
 def _texts(
     corpus: Corpus, documents: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """Batches of documents, a few megabytes each: their numbers and texts (large_string)."""
+    """Batches of a few megabytes: numbers of documents and their texts (large_string)."""
     codec = tokenizer.load(corpus.tokenizer_path, corpus.manifest["tokenizer"]["boundary"])
     batch = np.cumsum(corpus.bytes[documents]) // BATCH_BYTES
     for part in np.split(documents, np.flatnonzero(np.diff(batch)) + 1):

@@ -3,11 +3,10 @@ r"""Find held-out documents that are near-duplicates of training text, by token 
 python ablations/near_duplicates.py corpus=corpus/
 
 The split is by content hash, so exact copies are never on both sides; this finds mirrored pages,
-quotations, templates. A held-out document is a near-duplicate if the raw pool has at least half of
-its token 13-grams (the pool, not an arm: all arms are evaluated on the same documents). The same
-words give the same tokens, so token n-grams, read from the mapped corpus, serve as word n-grams.
-Hashes are those of :mod:`winnow.text.n_grams`, but the measure is containment in the pool, not the
-Jaccard similarity of two documents.
+quotations, templates. A held-out document is a near-duplicate if the raw pool (not an arm: all are
+evaluated on the same documents) has at least half of its token 13-grams. The same words give the
+same tokens, so token n-grams serve as word n-grams. Hashes are those of :mod:`winnow.text.n_grams`,
+but the measure is containment in the pool, not the Jaccard similarity of two documents.
 """
 
 from collections.abc import Iterator
@@ -30,17 +29,15 @@ IntArray = npt.NDArray[np.int64]
 
 N = 13
 THRESHOLD = 0.5
-"""Defaults: the n-gram length of GPT-3, and our threshold on the share of them in the pool."""
+"""Defaults: GPT-3's n-gram length, and our threshold on the share of n-grams in the pool."""
 
 BATCH_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """How much of each held-out document occurs in the pool.
-
-    ``documents`` int64 [n] are all held-out ones, by number in the corpus; ``share`` float64 [n] is
-    the share of their n-grams that occur in the pool, 0 for documents shorter than an n-gram.
+    """All held-out documents (numbers in the corpus, int64 [n]), and the share of each one's
+    n-grams in the pool: float64 [n], 0 for documents shorter than an n-gram.
     """
 
     documents: IntArray
@@ -54,7 +51,7 @@ class NearDuplicates:
 
 
 def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
-    """The stored result of a study (:func:`save`), else that of :func:`find`."""
+    """A study's stored result (:func:`save`), else that of :func:`find`."""
     path = _path(corpus, folder)
     if not storage.exists(path):
         return find(corpus)
@@ -73,10 +70,10 @@ def _path(corpus: Corpus, folder: str) -> str:
 
 
 def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplicates:
-    """Compare every held-out document with the raw pool.
+    """Compare every held-out document with the raw pool, in two passes over tokens.
 
-    Two passes over tokens. Memory: 8 bytes for each n-gram of a held-out document; n-grams with
-    the same 64-bit hash count as one.
+    Memory: 8 bytes for each n-gram of a held-out document; n-grams with equal 64-bit hashes count
+    as one.
 
     Raises:
         ValueError: n or threshold is out of range.
@@ -99,7 +96,7 @@ def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplic
 
 
 def remove(heldout: pa.Table, corpus: Corpus, near: NearDuplicates) -> pa.Table:
-    """Held-out documents (HELDOUT_SCHEMA of :mod:`model.training.outcome`) less near-duplicates."""
+    """Rows (HELDOUT_SCHEMA of :mod:`model.training.outcome`) without near-duplicates."""
     ids = pa.array(corpus.ids(near.duplicates), pa.string())
     index = pa.array(corpus.source_index[near.duplicates])
     sources = pa.array(corpus.sources, pa.string()).take(index)
@@ -110,7 +107,7 @@ def remove(heldout: pa.Table, corpus: Corpus, near: NearDuplicates) -> pa.Table:
 
 
 def by_source(corpus: Corpus, near: NearDuplicates) -> dict[str, dict[str, int]]:
-    """Held-out documents of each source, and near-duplicates among them."""
+    """Held-out documents and near-duplicates of each source."""
     held_out = np.bincount(corpus.source_index[near.documents], minlength=len(corpus.sources))
     duplicates = np.bincount(corpus.source_index[near.duplicates], minlength=len(corpus.sources))
     return {
@@ -127,7 +124,7 @@ def _n_grams(corpus: Corpus, documents: IntArray, n: int) -> Iterator[tuple[Hash
 
 
 def token_batches(corpus: Corpus, documents: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Batches of about a million tokens: indices into ``documents``, and all of their tokens."""
+    """Batches of about a million tokens: indices into ``documents``, and their tokens."""
     lengths = corpus.lengths[documents]
     batch = (np.cumsum(lengths) - 1) // BATCH_TOKENS
     for rows in np.split(np.arange(len(documents)), np.flatnonzero(np.diff(batch)) + 1):
@@ -152,7 +149,7 @@ ConfigStore.instance().store(name="near_duplicates_schema", node=NearDuplicatesC
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="near_duplicates")
 def main(config: DictConfig) -> None:
-    """Print how many near-duplicates each source has."""
+    """Print the number of near-duplicates of each source."""
     command_line.run(_count, config)
 
 

@@ -3,9 +3,9 @@
 python ablations/plan.py experiment=data_quality corpus=DIR
 python ablations/plan.py experiment=data_quality scale=paper
 
-Takes the arguments of ``ablations/run.py``; without a corpus, figures that depend on it are
-omitted. Time is measured on this machine with a few steps of each model, or estimated from the
-published speed of ``hardware.accelerator``. Exit code 1: the study would be refused.
+Takes the arguments of ``ablations/run.py``; the corpus is optional. Time is measured on this
+machine with a few steps of each model, or estimated from the published speed of
+``hardware.accelerator``. Exit code 1: the study would be refused.
 """
 
 import sys
@@ -53,10 +53,10 @@ HEADINGS = [
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of each job of one arm and variant. None: unknown without a corpus.
+    """The cost of each job of one arm and variant; None if unknown without a corpus.
 
-    ``repeats`` has the passes over sources read more than :data:`REPEATS` times. ``memory`` is in
-    bytes per device, ``available`` the memory of a device (None for this machine).
+    ``repeats`` has the passes over sources read more than :data:`REPEATS` times. ``memory`` and
+    ``available`` are in bytes per device.
     """
 
     arm: str
@@ -84,7 +84,7 @@ class Cost:
 def costs(
     jobs: Sequence[Job], corpus: Corpus | None, declared: Declaration | None = None
 ) -> list[Cost]:
-    """The cost of each arm and variant; ``declared`` has the mixtures of the arms."""
+    """The cost of each arm and variant; the mixtures of arms are as ``declared``."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.key[:2], []).append(job)
@@ -135,7 +135,7 @@ def _seconds_and_memory(
     corpus: Corpus | None,
     speeds: dict[str, speed.Speed],
 ) -> tuple[float | None, float | None, float | None]:
-    """Seconds of one job, bytes per device, and the bytes that a device has."""
+    """Seconds of one job, bytes per device, and the capacity of a device in bytes."""
     config = job.config
     hardware = config.hardware
     if hardware.accelerator is not None:
@@ -223,7 +223,7 @@ def render(jobs: Sequence[Job], declared: Declaration, table: Sequence[Cost]) ->
 
 
 def _flops_by_size(table: Sequence[Cost]) -> list[float]:
-    """FLOPs of the largest job of each size; variants of the same models are one size."""
+    """FLOPs of the largest job of each size; variants with the same models are one size."""
     models: dict[str, set[str]] = {}
     flops: dict[str, float] = {}
     for cost in table:
@@ -233,7 +233,7 @@ def _flops_by_size(table: Sequence[Cost]) -> list[float]:
 
 
 def text_of_arms(study: preflight.CheckedStudy) -> list[str]:
-    """A table of each arm's share of each filtered source, the pipeline's first; and notes."""
+    """A table of each arm's share of each filtered source, the pipeline's first; with notes."""
     corpus = study.corpus
     filtered = [s for s in held_out_groups.filtered_sources(corpus) if study.pool[s]["documents"]]
     unfiltered = [s for s in corpus.sources if s not in filtered]

@@ -1,7 +1,6 @@
-"""Read a study eagerly and validate it against :mod:`ablations.study_files.results`.
+"""Read a study and validate it against :mod:`ablations.study_files.results`.
 
-Incomplete jobs (failed, unfinished, missing) are listed, never dropped. An invalid file is an error
-that names the file and the remedy.
+Incomplete jobs (failed, unfinished, missing) are listed, never dropped.
 """
 
 import inspect
@@ -51,7 +50,7 @@ def read_study(path: str) -> Study:
 
     Raises:
         ValueError: a file is invalid, seeds of an arm differ in config, or runs were evaluated on
-            different documents or items. The message names the file or job.
+            different documents or items.
     """
     declared = read_declaration(path)
     runs: dict[JobKey, Run] = {}
@@ -80,11 +79,7 @@ def read_study(path: str) -> Study:
 
 
 def read_declaration(path: str) -> Declaration:
-    """Read ``study.yaml`` of a study.
-
-    Raises:
-        ValueError: it is missing, of another format, or has wrong or missing keys.
-    """
+    """Read ``study.yaml``; a ValueError if it is missing or invalid."""
     file = storage.join(path, DECLARATION)
     if not storage.exists(file):
         raise ValueError(f"{path} has no study.yaml: give the folder that ablations/run.py wrote")
@@ -219,7 +214,7 @@ def _check_same_items(path: str, runs: Mapping[JobKey, Run]) -> None:
 
 
 def _check_shots(path: str, declared: Declaration, runs: Mapping[JobKey, Run]) -> None:
-    """Check that the shots of all answers are declared, so that pages omit none."""
+    """Check that the shots of all answers are declared, so that pages show them all."""
     for job, run in runs.items():
         for task, _, shots in run.scores:
             if not any(shots_of(task, column) == shots for column in declared.shots):

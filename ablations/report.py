@@ -41,14 +41,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def write_report(path: str, learning_rate: str | None = None, claims: Sequence[str] = ()) -> str:
-    """Write the page of the study at ``path`` and its figures' CSV files; returns the page's path.
+    """Write the page and its figures' CSV files; return the page's path.
 
-    ``learning_rate`` is the folder of a study of its arms at several learning rates, ``claims`` are
-    folders of further studies that test claims of GLaM's.
+    If nothing can be compared yet, the page says so. ``learning_rate`` is the folder of a study of
+    the same arms at several learning rates, ``claims`` those of studies that test GLaM's claims.
 
     Raises:
-        ValueError: a study's file is invalid, or the study of learning rates does not match. If
-            nothing can be compared yet, the page says so.
+        ValueError: a study's file is invalid, or the study of learning rates does not match.
     """
     rates = read_study(learning_rate) if learning_rate else None
     data = gather(path, read_study(path), rates, [read_study(other) for other in claims])
@@ -69,7 +68,7 @@ def write_report(path: str, learning_rate: str | None = None, claims: Sequence[s
 def gather(
     path: str, study: Study, learning_rate: Study | None, others: Sequence[Study] = ()
 ) -> Json:
-    """The data of the page of the study at ``path``."""
+    """The page's data."""
     result: Comparison | ValueError
     try:
         study = variant_selection.choose(study)
@@ -94,7 +93,7 @@ def not_run(path: str, study: Study) -> dict[str, str]:
 
 
 def render(data: Json) -> str:
-    """The page as one self-contained, deterministic HTML file."""
+    """The page as one self-contained HTML file."""
     scripts = [_read(name) for name in SCRIPTS]
     title = f"Winnow: {data['headline']} ({data['study']})"
     return page.assemble(title, _read("report.html"), scripts, data, _read("report.css"))

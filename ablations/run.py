@@ -1,14 +1,14 @@
-r"""Train every arm of a study with every seed, evaluate, and compare; resume where it stopped.
+r"""Train every arm of a study with every seed, evaluate, and compare; or resume.
 
 python ablations/run.py experiment=data_quality corpus=DIR
 python ablations/run.py -m data=filtered,unfiltered seed=1,2,3,4,5 corpus=DIR
 python ablations/run.py experiment=data_quality corpus=DIR scale=paper hydra.launcher.partition=…
 
 Studies are ``conf/experiment/*.yaml``; ``conf/ablation.yaml`` explains the settings;
-``ablations/plan.py`` with the same arguments estimates the cost. Everything goes to
-``runs/STUDY`` (``output=…``, also in a bucket), see :mod:`ablations.study_files.results`. Run
-the same command again for jobs that are missing, interrupted or failed. Exit code 1: a job failed,
-or nothing could be compared.
+``ablations/plan.py`` with the same arguments estimates the cost. Output goes to ``runs/STUDY``
+(``output=…``, also in a bucket), see :mod:`ablations.study_files.results`. Run the same command
+again for jobs that are missing, interrupted or failed. Exit code 1: a job failed, or nothing could
+be compared.
 """
 
 import contextlib
@@ -33,8 +33,7 @@ from winnow.commands import exits, overrides
 from winnow.filesystem import storage
 
 _study_lock, _progress_report = contextlib.ExitStack(), contextlib.ExitStack()
-"""The lock and the mirror of the study's folder, and the progress report. Not fields of the
-callback, which Hydra pickles."""
+"""Locks and mirror of the study's folder, and the progress report; Hydra pickles the callback."""
 
 
 def end_if_interrupted() -> None:
@@ -85,8 +84,8 @@ class StudyCallback(Callback):
 def finalize(folder: str, shown: str) -> bool:
     """Print failures and the verdict; write the comparison and the page.
 
-    ``shown`` is the folder in messages, another one for a study in a bucket. Returns whether every
-    job is complete and the arms could be compared.
+    ``shown`` is the folder's name in messages. Returns whether every job is complete and the arms
+    could be compared.
     """
     study = read_study(folder)
     declared, complete = study.declared, len(study.runs)

@@ -1,1 +1,1 @@
-"""What a study says beside its verdict, one module each: sizes, claims, rates, mixtures."""
+"""Analyses of a study beside its verdict: sizes, claims, learning rates, mixtures."""

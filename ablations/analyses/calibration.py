@@ -2,9 +2,8 @@
 
 The control arm reads the same kind of text as the baseline: two random halves of one pool, redrawn
 with each seed. A difference between them is a false alarm, expected in a share ``alpha`` of
-studies. The halves of a seed are exchangeable, so every pattern of swaps is another study; the
-share of them that claim a difference says more than the one study that was run. The other arms have
-a known defect, whose effect must grow with its dose.
+studies. The halves of a seed are exchangeable, so every pattern of swaps is another study that
+might claim a difference. The other arms have a known defect, whose effect must grow with its dose.
 """
 
 import itertools
@@ -28,7 +27,7 @@ MOST_SWAPS = 512
 
 @dataclass(frozen=True)
 class Calibration:
-    """``rows`` has a row per check; ``sound`` is whether all passed."""
+    """A row per check; ``sound`` if all passed."""
 
     sound: bool
     sentence: str
@@ -36,7 +35,7 @@ class Calibration:
 
 
 def check(study: Study) -> Calibration | None:
-    """The checks of a study that declares a control; None for any other study.
+    """The checks of a study with a control; None for other studies.
 
     Raises:
         ValueError: the primary endpoint was not measured.
@@ -72,7 +71,7 @@ def false_alarms(
 ) -> tuple[float, int]:
     """The share of swap patterns that claim a difference, and the number of patterns.
 
-    Swapping all seeds only changes the sign, so the first is never swapped.
+    The first seed is never swapped, since swapping all only changes the sign.
     """
     free = len(treatment) - 1
     if 2**free <= MOST_SWAPS:
@@ -96,7 +95,7 @@ def _doses(study: Study) -> dict[str, float]:
 
 
 def _slope(study: Study, doses: Mapping[str, float]) -> inference.Estimate | None:
-    """The primary endpoint by dose: the least-squares slope of each seed, over seeds."""
+    """The least-squares slope of the primary endpoint by dose, over seeds."""
     runs = [study.seeds(arm) for arm in doses]
     seeds = sorted(set.intersection(*map(set, runs))) if runs else []
     if len(seeds) < 2 or len(set(doses.values())) < 2:

@@ -1,12 +1,12 @@
 """GLaM's claims, one by one: confirmed by studies, not seen, or out of reach.
 
 The claims are those of Du et al. 2022 (arXiv 2112.06905), sections 6.1 to 6.4: filtered text makes
-better models, on tasks that generate and tasks that understand; a mixture of experts is better than
-a dense model of equal FLOPs; more experts are better at equal FLOPs; and a mixture needs fewer
-tokens. What a study tests follows from its results, not its name.
+better models, on generation and understanding tasks; a mixture of experts is better than a dense
+model of equal FLOPs; more experts are better at equal FLOPs; and a mixture needs fewer tokens. What
+a study tests follows from its results, not its name.
 
-The measures of one claim in one study are a family: findings and intervals are adjusted for it
-(Holm, with Bonferroni intervals), and so are detectable effects.
+The measures of one claim in one study are a family: findings, intervals and detectable effects are
+adjusted for it (Holm, with Bonferroni intervals).
 """
 
 import dataclasses
@@ -38,17 +38,17 @@ CLAIMS = {
     EXPERTS: "experts",
     TOKENS: "data_efficiency",
 }
-"""Claims, and the named study (``conf/experiment``) that tests each."""
+"""Claims, and the study (``conf/experiment``) that tests each."""
 
 EQUAL_FLOPS = 0.15
-"""Relative difference in FLOPs per token up to which models count as equal; GLaM's 1.7B models,
-dense and with 64 experts, differ by 11 %."""
+"""Relative difference in FLOPs per token between "equal" models; GLaM's 1.7B models, dense and with
+64 experts, differ by 11 %."""
 
 POINTS_OF_INTEREST = 1.0
 """The smallest difference of interest between scores, in points of 100."""
 
 TOKENS_OF_INTEREST = math.log(1.1)
-"""The smallest difference of interest between tokens needed: a tenth."""
+"""The smallest difference of interest in tokens needed: a tenth."""
 
 KINDS = {"nlg": "generation", "nlu": "understanding"}
 SEEN, OPPOSITE, NOT_SEEN, BLIND = "seen", "the opposite was seen", "not seen", "could not be seen"
@@ -56,13 +56,13 @@ SEEN, OPPOSITE, NOT_SEEN, BLIND = "seen", "the opposite was seen", "not seen", "
 
 @dataclass(frozen=True)
 class Measure:
-    """Endpoints of one unit, whose mean is compared; ``name`` is its label."""
+    """The mean of endpoints of one unit."""
 
     name: str
     endpoints: Sequence[str]
 
     def sample(self, study: Study, run: Run) -> Sample:
-        """The strata of all its endpoints in one run; their weights sum to 1."""
+        """The strata of all endpoints in one run; their weights sum to 1."""
         return [
             dataclasses.replace(stratum, weight=stratum.weight / len(self.endpoints))
             for name in self.endpoints
@@ -87,7 +87,7 @@ class ClaimTest:
     """A claim as one study tests it: a weighted sum of arms.
 
     A contrast has the weights 1 and -1, a slope those of least squares. ``smallest`` scales the
-    smallest difference of interest of the contrast.
+    smallest difference of interest.
     """
 
     claim: str
@@ -99,9 +99,9 @@ class ClaimTest:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measure's estimate, and the smallest difference of interest.
+    """One measure's estimate, and its smallest difference of interest.
 
-    ``guessing`` is set if no arm beats chance, ``doubt`` if a null result would be meaningless.
+    ``guessing`` says that no arm beats chance, ``doubt`` why a null result would be meaningless.
     """
 
     name: str
@@ -114,10 +114,7 @@ class Measured:
 
 
 def answers(studies: Sequence[Study]) -> list[Row]:
-    """A row per claim, study and measure, also for claims without a study.
-
-    Empty if no study tests any claim.
-    """
+    """A row per claim, study and measure, or per untested claim; none if no claim is tested."""
     tests = [tested for study in studies for tested in tests_of(study)]
     rows: list[Row] = []
     for claim, experiment in CLAIMS.items() if tests else ():
@@ -146,7 +143,7 @@ def tests_of(study: Study) -> Iterator[ClaimTest]:
 
 
 def filters(ours: Result, theirs: Result) -> bool:
-    """Whether ours is trained on text selected by score, and theirs is its twin on all text."""
+    """Whether ours was trained on text selected by score, and theirs is its twin on all text."""
     arms = [result.provenance.get("arm", {}) for result in (ours, theirs)]
     rules = [arm.get("definition", {}).get("rule") for arm in arms]
     twins = ours.model == theirs.model and arms[0].get("controls") == arms[1].get("controls")
@@ -186,7 +183,7 @@ def measures_of(study: Study, run: Run) -> list[Measure]:
 
 
 def combined(tested: ClaimTest, measure: Measure) -> Estimate | None:
-    """The weighted sum of a measure over arms, on the seeds that all have; None without any."""
+    """The weighted sum of a measure over arms, on their common seeds; None without any."""
     study = tested.study
     runs = {arm: study.seeds(arm) for arm in tested.weights}
     seeds = sorted(set.intersection(*map(set, runs.values())))
@@ -211,9 +208,9 @@ def combined(tested: ClaimTest, measure: Measure) -> Estimate | None:
 
 
 def log_tokens(ours: Curve, theirs: Curve, sources: Sequence[str]) -> float:
-    """Log ratio of the tokens that ours and theirs need to the best loss that both reach.
+    """Log ratio of the tokens that ours and theirs need for the best loss that both reach.
 
-    nan if either passes it before its first evaluation.
+    nan if either reaches it before its first evaluation.
     """
     best = [
         np.minimum.accumulate(np.mean([curve.heldout[source] for source in sources], axis=0))

@@ -1,7 +1,6 @@
-"""Compare the arms of a study: verdict, notes and tables. No I/O.
+"""Compare the arms of a study: verdict, notes and tables.
 
-A table is a list of rows, a row maps column names to plain values or None. Everything is a function
-of the study alone, so the same runs give the same bytes.
+Everything is a function of the study alone, so the same runs give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +44,7 @@ class Comparison:
     mixture: mixture_proposal.Summary | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Plain JSON values."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -55,11 +54,10 @@ def compare(
     """Compare the arms of a study.
 
     ``learning_rates`` is a study of the arms at several learning rates; ``others`` are further
-    studies that test claims of GLaM's.
+    studies that test GLaM's claims.
 
     Raises:
-        ValueError: no seed has both arms of the primary contrast, or the primary endpoint was not
-            measured.
+        ValueError: no seed has both arms of the primary contrast, or its endpoint was not measured.
     """
     study = variant_selection.choose(study)
     primary, seeds = study.declared.primary, len(study.declared.seeds)
@@ -130,7 +128,7 @@ def compare(
 
 
 def _rates(study: Study, further: Study | None, outcome: verdict.Finding) -> learning_rate.Check:
-    """The learning rates of each arm: those of the choice made, else a check of the verdict."""
+    """The learning rates of each arm: the study's choice, else a check of the verdict."""
     if study.chosen is None:
         return learning_rate.check(learning_rate.gather(study, further), outcome)
     if further is not None:
@@ -142,10 +140,10 @@ def _rates(study: Study, further: Study | None, outcome: verdict.Finding) -> lea
 
 
 def primary_contrast(study: Study) -> Contrast:
-    """The declared contrast at the main variant.
+    """The declared contrast at the variants compared.
 
     Raises:
-        ValueError: no seed has both arms. The message lists the state of the jobs.
+        ValueError: no seed has both arms.
     """
     primary = study.declared.primary
     arms = (primary.treatment, primary.baseline)
@@ -167,9 +165,8 @@ def primary_contrast(study: Study) -> Contrast:
 def secondary(study: Study, contrast: Contrast) -> list[Row]:
     """The family of secondary tests, with Holm's adjustment.
 
-    Its members are every other arm against the baseline on the primary endpoint, and the primary
-    contrast on every secondary endpoint. Endpoints that were not measured have rows but are not
-    members.
+    Every other arm against the baseline on the primary endpoint, and the primary contrast on every
+    secondary endpoint. Endpoints that were not measured have rows but do not count.
     """
     declared, primary, names = study.declared, study.declared.primary, study.declared.secondary
     if names is None:

@@ -1,4 +1,4 @@
-"""The effect of contamination on a run's scores: reductions of tables, no I/O and no model."""
+"""The effect of contamination on a run's scores."""
 
 from typing import Any
 
@@ -22,10 +22,10 @@ def counts(contamination: pa.Table) -> list[dict[str, Any]]:
 
 
 def split_scores(tasks: pa.Table, contamination: pa.Table, arm: str) -> list[dict[str, Any]]:
-    """Scores of an arm's run over all, clean and dirty items, from ``TASKS`` and ``CONTAMINATION``
-    (:mod:`ablations.study_files.results`).
+    """Scores of an arm's run over all, clean and dirty items, None without such items.
 
-    Items too short to check count as clean. A metric without items of a kind is None there.
+    From ``TASKS`` and ``CONTAMINATION`` (:mod:`ablations.study_files.results`). Items too short to
+    check count as clean.
     """
     dirty = contamination.filter((pc.field("arm") == arm) & pc.field("dirty"))
     flagged, all_items = (

@@ -1,4 +1,4 @@
-"""The crossover in a study over numbers of passes or tokens: rows and notes."""
+"""The crossover in a study of numbers of passes or tokens: rows and notes."""
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from ablations.study_files.results import Primary, Study
 from ablations.study_files.table import Row
 
 AXES = ("passes", "tokens")
-"""Variant axes (``passes=4.0``) along which compute grows or text runs short."""
+"""Variant axes (``passes=4.0``) along which compute grows or text gets scarce."""
 
 
 def analyse(study: Study) -> tuple[list[Row], list[str]]:
     """The primary difference along the axis, and notes on where its sign changes.
 
-    Empty for other studies, and before two points have two seeds.
+    Empty for other studies.
     """
     axis = axis_of(study.declared.variants)
     if axis is None or axis[0] not in AXES:

@@ -1,7 +1,7 @@
 """Comparisons across the sizes of a study: contrasts, order of arms, scaling law.
 
-Sizes are variants with different models; of several variants of one size (learning rates) the main
-one counts, else the first declared.
+Sizes are variants with different models; of several variants of one size (learning rates), the main
+or else the first one counts.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from ablations.study_files.table import Row
 
 @dataclass(frozen=True)
 class Signs:
-    """At how many ``sizes`` the primary difference has the sign of the largest one.
+    """The number of ``sizes`` at which the primary difference has the largest size's sign.
 
-    ``clear`` counts those of ``kept`` whose interval excludes 0; None if a size has one seed, whose
-    interval lacks training noise.
+    ``clear`` counts those whose interval excludes 0; None if a size has one seed, whose interval
+    lacks training noise.
     """
 
     kept: int
@@ -43,7 +43,7 @@ class Signs:
 
 
 def sizes(study: Study) -> list[str]:
-    """Variants that differ in size, by rising total compute of the primary contrast's runs."""
+    """Variants that differ in size, by rising compute of the primary contrast's runs."""
     declared = study.declared
     by_models: dict[tuple[str, ...], str] = {}
     compute = {}
@@ -58,7 +58,7 @@ def sizes(study: Study) -> list[str]:
 
 
 def contrasts(study: Study, ladder: list[str]) -> list[Row]:
-    """The primary contrast at each size, on the seeds that both arms have there."""
+    """The primary contrast at each size, on common seeds."""
     primary = study.declared.primary
     rows = []
     for variant in ladder:
@@ -87,7 +87,7 @@ def signs(contrasts: Sequence[Row]) -> Signs | None:
 def orders(study: Study, ladder: list[str]) -> list[Row]:
     """Decision accuracy from each size to each larger one, and from each size to the next.
 
-    A row covers the arms that have runs at all its sizes.
+    A row covers the arms with runs at all its sizes.
     """
     declared = study.declared
     groups = [list(pair) for pair in combinations(ladder, 2)]
@@ -121,16 +121,14 @@ def orders(study: Study, ladder: list[str]) -> list[Row]:
 
 
 def arms_at(study: Study, sizes: Sequence[str]) -> list[str]:
-    """The arms that have a complete run at every one of these sizes."""
+    """The arms with a complete run at every one of these sizes."""
     return [arm for arm in study.declared.arms if all(study.seeds(arm, size) for size in sizes)]
 
 
 def scores(
     study: Study, variant: str, arms: Sequence[str], endpoint: str
 ) -> decisions.Scores | None:
-    """An endpoint of these arms on the seeds that all of them have; None if they share no seed.
-
-    Bits per byte count as negative, so that more is better.
+    """An endpoint of these arms on common seeds, more is better; None if they share no seed.
 
     Raises:
         ValueError: a run lacks the endpoint.
@@ -147,10 +145,7 @@ def scores(
 
 
 def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
-    """A scaling law per arm: parameters, and the band at every size and a decade beyond.
-
-    Notes say why an arm has none.
-    """
+    """A scaling law per arm, with its band at every size and a decade beyond, or a note why not."""
     rows: list[Row] = []
     notes: list[str] = []
     for arm in study.declared.arms if len(ladder) > 1 else ():
@@ -164,12 +159,7 @@ def laws(study: Study, ladder: list[str]) -> tuple[list[Row], list[str]]:
             continue
         for at in (*sorted(set(compute)), fit.largest * scaling.DECADE):
             kind = "forecast" if at > fit.largest else "fitted"
-            row: Row = {
-                "arm": arm,
-                "flops": float(at),
-                "kind": kind,
-                **vars(fit.forecast(float(at))),
-            }
-            row |= {"floor": float(fit.law.floor), "exponent": float(fit.law.exponent)}
-            rows.append(row)
+            row: Row = {"arm": arm, "flops": float(at), "kind": kind}
+            law = {"floor": float(fit.law.floor), "exponent": float(fit.law.exponent)}
+            rows.append(row | vars(fit.forecast(float(at))) | law)
     return rows, notes

@@ -1,7 +1,7 @@
 """Check whether the verdict holds at each arm's best learning rate.
 
-A learning rate can move a score as much as a filter does, and the best one may differ by arm. A
-study with ``compare.at=best`` has its verdict there; others are checked here in the same way
+A learning rate can move a score as much as a filter does, and the best one may differ by arm.
+Studies with ``compare.at=best`` have their verdict there; this checks the others in the same way
 (:mod:`ablations.contrasts.variant_selection`).
 """
 
@@ -19,17 +19,16 @@ DOCUMENT = ["source", "document", "bytes"]
 
 @dataclass(frozen=True)
 class Check:
-    """All learning rates of all arms, and caveats on the verdict."""
+    """The learning rates of all arms, and caveats on the verdict."""
 
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def gather(study: Study, further: Study | None) -> Study:
-    """A study whose variants are learning rates: the main variant's, and those of other runs.
+    """A study whose variants are learning rates, from this study and a ``further`` one.
 
-    The others are of this study and the ``further`` one, with the main variant's models; runs of
-    this study take precedence.
+    Runs have the models of the main variant; those of this study take precedence.
 
     Raises:
         ValueError: the further study was evaluated on other documents.
@@ -58,10 +57,7 @@ def gather(study: Study, further: Study | None) -> Study:
 
 
 def check(study: Study, outcome: verdict.Finding) -> Check:
-    """Compare the arms at their best rates, and report whether the verdict's ``outcome`` holds.
-
-    ``study`` has the runs of all learning rates (:func:`gather`).
-    """
+    """Whether the verdict's ``outcome`` holds at the best rates of a study from :func:`gather`."""
     primary = study.declared.primary
     pair = (primary.treatment, primary.baseline)
     if any(len(variant_selection.variants_of(study, arm)) < 2 for arm in pair):

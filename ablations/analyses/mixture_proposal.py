@@ -1,4 +1,4 @@
-"""The mixture that a swarm proposes, as rows and text, and the outcome of its confirmation."""
+"""The mixture that a swarm proposes, and the outcome of its confirmation, as rows and text."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,8 @@ SMALLEST = 0.005
 
 @dataclass(frozen=True)
 class SwarmRegression:
-    """The regression over a swarm's n runs of mixtures of k components.
-
-    ``runs`` has an arm and a seed for each of ``weights`` [n, k] and ``values`` [n].
+    """The regression over a swarm's n runs of mixtures of k components: ``runs`` (arm and seed),
+    ``weights`` [n, k] and ``values`` [n].
     """
 
     names: Sequence[str]
@@ -38,9 +37,8 @@ class SwarmRegression:
 
 @dataclass(frozen=True)
 class Summary:
-    """``headline`` is of a study that is itself a swarm, ``conclusion`` what readers may conclude.
-
-    ``confirmed``: this study has the confirming runs.
+    """``headline`` is a swarm's, ``conclusion`` what readers may conclude; ``confirmed`` if this
+    study has the confirming runs.
     """
 
     headline: str
@@ -71,7 +69,7 @@ def regress(study: Study) -> SwarmRegression | None:
     """The regression of a swarm, or of the one that a study confirms; None until all have run.
 
     Raises:
-        ValueError: there are too few runs.
+        ValueError: too few runs.
     """
     declared, swarm = study.declared, study.declared.swarm
     if swarm is None:

@@ -1,8 +1,7 @@
 """Proxy metrics: how well each metric decides between the arms of a study.
 
-The signal-to-noise ratio of each metric at each size (:mod:`ablations.stats.decisions`), and how
-well its order of arms predicts two orders at the largest size: its own, and that on the primary
-endpoint.
+Rows have the signal-to-noise ratio of each metric at each size (:mod:`ablations.stats.decisions`),
+and how well its order of arms predicts its order, and the primary endpoint's, at the largest size.
 """
 
 from collections.abc import Sequence
@@ -20,17 +19,14 @@ KINDS = {
     GOLD_PROBABILITY: "probability of right answers",
     BITS_PER_BYTE: "loss on text",
 }
-"""What an average or a metric of a task measures; all others are scores."""
+"""What an average or metric measures; all others are scores."""
 
 
 def table(study: Study, sizes: Sequence[str], run: Run) -> list[Row]:
     """A row for each size and endpoint; at each size, the highest ratio first.
 
-    A row covers the arms with runs at its size. It is missing if the noise is unknown (fewer than
-    two arms or seeds). ``own_…`` and ``primary_…`` are decision accuracies.
-
-    ``sizes`` are of :func:`ablations.analyses.ladder.sizes`; ``run`` is any run, since all were
-    evaluated on the same items.
+    A row covers the arms with runs at its size; there is none for fewer than two arms or seeds.
+    ``own_…`` and ``primary_…`` are decision accuracies. ``run`` is any: all have the same items.
     """
     alpha, primary = study.declared.primary.alpha, study.declared.primary.endpoint
     shots = study.declared.shots
@@ -68,7 +64,7 @@ def kind(endpoint: str) -> str:
 def _decision(
     study: Study, pair: Sequence[tuple[str, str]], arms: Sequence[str]
 ) -> dict[str, int | float | None]:
-    """How well the order at one (size, endpoint) predicts another; None if they are the same."""
+    """How well the order at one (size, endpoint) predicts another; None if the same."""
     scores = [ladder.scores(study, size, arms, name) for size, name in pair]
     known = [each for each in scores if each is not None]
     if pair[0] == pair[1] or len(arms) < 2 or len(known) < 2:

@@ -1,7 +1,7 @@
 """The descriptive tables of a comparison: every arm on everything that was measured.
 
-They have intervals but no tests: among so many rows some would stand out by chance. Tests are those
-declared (:mod:`ablations.analyses.comparison`).
+They have intervals but no tests, since some of so many rows would stand out by chance. Declared
+tests are in :mod:`ablations.analyses.comparison`.
 """
 
 import numpy as np
@@ -18,10 +18,7 @@ from ablations.tasks.task import shots_of
 
 
 def heldout(study: Study, run: Run) -> list[Row]:
-    """Every arm on every held-out group, and on sources that are not a group by themselves.
-
-    ``run`` is any run: all have the same documents.
-    """
+    """Every arm on every held-out group and other source, the same in any ``run``."""
     names = endpoints.heldout_of(run, study.declared.heldout)
     return [row for name in names for row in _over_arms(study, name)]
 
@@ -43,7 +40,7 @@ def averages(study: Study, run: Run) -> list[Row]:
 
 
 def tasks(study: Study, run: Run) -> list[Row]:
-    """Every arm on every task, metric and column of shots, against the baseline and guessing."""
+    """Every arm on every task, metric and column of shots, against baseline and chance."""
     rows = []
     for column in study.declared.shots:
         for task, metric in endpoints.rows_with(run, column):
@@ -57,10 +54,7 @@ def tasks(study: Study, run: Run) -> list[Row]:
 
 
 def contamination(study: Study) -> list[Row]:
-    """Contamination of each task by arm, and scores on all, clean and dirty items.
-
-    Scores are means over seeds at the main variant, in points or bits per byte.
-    """
+    """Contamination of each task by arm; mean scores over seeds on all, clean and dirty items."""
     rows = []
     table = study.contamination
     counts = {(row["task"], row["arm"]): row for row in contamination_scores.counts(table)}
@@ -89,7 +83,7 @@ def contamination(study: Study) -> list[Row]:
 def matched_budgets(study: Study) -> list[Row]:
     """All arms at equal tokens, unique tokens and compute; empty without curves.
 
-    Curves have held-out bits per byte only, so other primary endpoints have no such table.
+    Curves have held-out bits per byte only, so the primary endpoint must be of that kind.
     """
     primary = study.declared.primary
     kind, _, group = primary.endpoint.partition("/")
@@ -123,7 +117,7 @@ def matched_budgets(study: Study) -> list[Row]:
 
 
 def arms(study: Study) -> list[Row]:
-    """Size and cost of each arm, per variant: means over complete seeds, or sums as named."""
+    """Size and cost of each arm by variant: means over complete seeds, or sums where named so."""
     rows = []
     for arm in study.declared.arms:
         for variant in study.declared.variants:

@@ -1,9 +1,8 @@
 """Studies in a bucket: run in a local folder that is mirrored there.
 
-Jobs lock, append to and memory-map files, so the study runs in a folder of this machine. The mirror
-(:mod:`winnow.filesystem.mirror`) uploads each checkpoint when it is complete, and a job's result
-after its tables. A machine that resumes the study downloads all but the checkpoints of finished
-jobs.
+Jobs lock, append to and memory-map files, so they need a local folder. The mirror
+(:mod:`winnow.filesystem.mirror`) uploads each complete checkpoint, and a job's result after its
+tables. A machine that resumes the study downloads all but the checkpoints of finished jobs.
 """
 
 import re
@@ -32,10 +31,9 @@ LAYOUT = mirror.Layout(
 
 
 def use_local_folder(config: DictConfig, stack: ExitStack) -> str:
-    """Redirect a sweep whose output is in a bucket to a local folder, mirrored there.
+    """Redirect a sweep with output in a bucket to a local folder; return the configured ``output``.
 
-    Returns ``output`` as configured. ``stack`` holds the lock on the bucket's folder; closing it
-    uploads what is left.
+    ``stack`` holds the lock on the bucket's folder; closing it uploads the rest.
 
     Raises:
         ValueError: another run is writing there.

@@ -1,4 +1,4 @@
-"""Run one job: training and evaluation, each in its own process, then its results.
+"""Run one job: training and evaluation in separate processes, so that jobs share no state.
 
 ::
 
@@ -8,8 +8,6 @@
       tasks/          output of ablations/evaluate.py by shots; absent without tasks
       *.log           output of both processes
       result.json …   files of :mod:`ablations.study_files.results`
-
-No job trains in the launching process, so jobs share no state.
 """
 
 import contextlib
@@ -47,10 +45,7 @@ charged for the whole pool."""
 
 
 def execute(job: Job, threads: int) -> None:
-    """Run what is left of a job, with ``threads`` per process, unless the study is stopping.
-
-    An error is written to the job's failure record.
-    """
+    """Run or resume a job, unless the study is stopping; errors go to its failure record."""
     if trunk.is_spare(job.config) or interruption.stop_requested(job.config.output):
         return
     corpus = open_corpus(job.config.corpus)
@@ -81,7 +76,7 @@ def execute(job: Job, threads: int) -> None:
 
 
 def check_identity(job: Job, current: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a job's folder holds a run with other settings."""
+    """A ValueError if a job's folder has a run with other settings."""
     path = storage.join(job.folder, IDENTITY)
     if not storage.exists(path):
         return
@@ -89,7 +84,7 @@ def check_identity(job: Job, current: Mapping[str, Any]) -> None:
     if different := differing(old, new):
         changes = "; ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(
-            f"{job.folder} holds a run with other settings ({changes}): choose another output=DIR,"
+            f"{job.folder} has a run with other settings ({changes}): choose another output=DIR,"
             " or delete that folder"
         )
 
@@ -97,8 +92,7 @@ def check_identity(job: Job, current: Mapping[str, Any]) -> None:
 def join_processes() -> int:
     """The rank of this process; with several Slurm tasks, set torch's environment as torchrun does.
 
-    Every task takes its part of training and evaluation, which share the model; rank 0 does the
-    rest.
+    All tasks train and evaluate the model together; rank 0 does the rest.
     """
     if os.environ.get("SLURM_NTASKS", "1") == "1":
         return 0
@@ -133,10 +127,7 @@ def train(folder: str, threads: int, rank: int = 0, study: str | None = None) ->
 
 @contextlib.contextmanager
 def offset_master_port(offset: int) -> Iterator[None]:
-    """Shift ``MASTER_PORT``, if set, for the processes of the next step of a job.
-
-    On the same port, early ones could connect to a process of the step before that still runs.
-    """
+    """Shift ``MASTER_PORT``, if set, to avoid connections to processes of a job's previous step."""
     port = os.environ.get("MASTER_PORT")
     if port is None:
         yield
@@ -211,14 +202,14 @@ def write_results(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | 
 
 
 def read_outcome(folder: str) -> Outcome:
-    """The outcome of a training run; a ValueError if it is missing."""
+    """The outcome of a training run; a ValueError without one."""
     if (outcome := outcomes.read(folder)) is None:
         raise ValueError(f"{folder} has no outcome: run the same command again")
     return outcome
 
 
 def copy_metrics(training: str, folder: str, earlier_flops: float) -> None:
-    """Copy the training curve, with the FLOPs spent before training added."""
+    """Copy the training curve, adding the FLOPs spent before training."""
     with open(os.path.join(training, METRICS), "rb") as file:
         rows = [json.loads(line) for line in file]
     lines = [json.dumps(row | {"flops": row["flops"] + earlier_flops}) + "\n" for row in rows]
@@ -226,7 +217,7 @@ def copy_metrics(training: str, folder: str, earlier_flops: float) -> None:
 
 
 def provenance(job: Job, corpus: Corpus, outcome: Outcome) -> dict[str, Any]:
-    """The provenance of a result."""
+    """What a result was made from, for ``result.json``."""
     manifest = corpus.manifest
     return {
         "commit": commit(),

@@ -1,4 +1,4 @@
-"""Forecasts a study's verdict from an earlier one, at its own size and at others."""
+"""Forecasts a study's verdict from an earlier study, within and across sizes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ HEAD = "From small to large: "
 def forecast(config: AblationConfig, declared: Declaration, flops: Sequence[float]) -> list[str]:
     """Forecast lines of a plan, from the study that ``noise.pilot`` names.
 
-    ``config`` is of any planned job, ``flops`` the compute of one job of each planned size.
+    ``config`` is any planned job's, ``flops`` the compute of one job of each size.
     """
     if (pilot := config.noise.pilot) is None:
         return [HEAD + _unknown("no earlier study is named (noise.pilot=DIR)", len(flops))]
@@ -43,7 +43,7 @@ def _unknown(why: str, sizes: int) -> str:
 
 
 def _across_sizes(study: Study, pilot: str, sizes: list[str], target: float) -> list[str]:
-    """How well sizes of the earlier study predict each other, and how far away the target is."""
+    """How well sizes of the earlier study predict each other, and the distance of the target."""
     primary = study.declared.primary
     contrasts = ladder.contrasts(study, sizes)
     signs = ladder.signs(contrasts)
@@ -73,7 +73,7 @@ def _times(ratio: float) -> str:
 def _expected_verdict(
     study: Study, pilot: str, size: str, config: AblationConfig, declared: Declaration
 ) -> list[str]:
-    """Probability of each verdict, if the true difference is that of the largest size."""
+    """The probability of each verdict, if the true difference is the largest size's."""
     primary = study.declared.primary
     treatment, baseline = (study.seeds(arm, size) for arm in (primary.treatment, primary.baseline))
     measured = contrast(study, treatment, baseline)

@@ -1,7 +1,7 @@
 """Graceful stop of a study: running jobs save a checkpoint, pending jobs do not start.
 
 Jobs run in other processes, perhaps on other machines, so a stop request is a file in the study's
-folder. Ctrl-C reaches only the launching process: it would kill the others.
+folder; Ctrl-C would kill them.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ class StoppedError(Exception):
 def handle_signals(folder: str) -> None:
     """Turn Ctrl-C, SIGTERM and SIGHUP into a stop request; a second one exits at once.
 
-    Call it in the main thread once another thread runs: that thread receives the signals that are
-    blocked here and in child processes.
+    Call it in the main thread while another thread runs, to receive the signals that are blocked
+    here and in child processes.
     """
     path = os.path.join(folder, STOP)
     with contextlib.suppress(FileNotFoundError):
@@ -48,7 +48,7 @@ def handle_signals(folder: str) -> None:
 
 
 def ignore_signals() -> None:
-    """In a job's process: leave signals to the launching process."""
+    """In a job's process, leave signals to the launching process."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, lambda *_: None)
@@ -60,5 +60,5 @@ def stop_requested(folder: str) -> bool:
 
 
 def received_signal() -> int | None:
-    """The number of the signal that asked this process to stop; None without one."""
+    """The number of the signal that requested a stop; None without one."""
     return _received[0] if _received else None

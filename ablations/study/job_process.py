@@ -1,4 +1,4 @@
-"""Run an entry point in a child process that holds a lock on its log while it lives."""
+"""Run an entry point in a child process that locks its log."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ POLL = 0.5
 """Seconds between checks for a stop request."""
 
 TAIL = 4000
-"""Characters at the end of a failed process's log that the failure record keeps."""
+"""Characters of the end of a failed process's log in the failure record."""
 
 
 class JobFailedError(RuntimeError):
@@ -37,10 +37,9 @@ def log_of(folder: str, name: str, rank: int) -> str:
 def run_python(
     script: str, arguments: Sequence[str], log: str, threads: int, study: str | None = None
 ) -> None:
-    """Run an entry point and append its output to a log.
+    """Run an entry point and append its output to a log, which it locks even if it outlives us.
 
-    The process holds a lock on the log while it lives, which may be longer than ours. With
-    ``study`` it is detached from the terminal and terminated when that study stops.
+    With ``study`` it is detached from the terminal and terminated when that study stops.
 
     Raises:
         ValueError: a process of an earlier run is still alive.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from model.data.stream import TokenStream
 
 ALL = "all"
-"""The held-out group of all sources; defined only if the primary endpoint names it."""
+"""The held-out group of all sources, if the primary endpoint names it."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def check(jobs: Sequence[Job]) -> CheckedStudy:
     """Check a study, cheap checks first, and write the arms that the corpus lacks.
 
     Raises:
-        ValueError: settings are missing, inconsistent or contradict the study's declaration, or the
-            study is underpowered or unfair and that was not allowed.
+        ValueError: settings are missing, inconsistent or contradict the declaration, or the study
+            is underpowered or unfair and that was not allowed.
     """
     config = jobs[0].config
     if not config.corpus:
@@ -114,7 +114,7 @@ def write(jobs: Sequence[Job], study: CheckedStudy) -> None:
 
 
 def groups_of(config: AblationConfig, corpus: Corpus) -> dict[str, list[str]]:
-    """The held-out sources by group, as configured or else as in the corpus."""
+    """The held-out sources by group, as configured, else as in the corpus."""
     groups = config.heldout or held_out_groups.heldout_groups(corpus, config.unseen)
     if config.primary.endpoint == f"heldout/{ALL}" and ALL not in groups:
         groups = {ALL: corpus.evaluated_sources, **groups}
@@ -141,7 +141,7 @@ def _check_jobs(
 def overlap_note(
     jobs: Sequence[Job], streams: Mapping[str, "TokenStream"], corpus: Corpus
 ) -> list[str]:
-    """A note on the share of each arm's tokens that its trunk has read; none without a trunk."""
+    """A note on the share of each arm's tokens that its trunk read; none without a trunk."""
     if TRUNK not in streams:
         return []
     steps = {job.config.arm: job.config.steps for job in jobs}
@@ -181,14 +181,14 @@ def _differing(
 
 
 def _pop_text(identity: dict[str, Any]) -> dict[str, Any]:
-    """Remove and return the entries of an identity that define which text is read, how often."""
+    """Remove and return the entries of an identity that define the text read."""
     del identity["data.arm"]
     text = [n for n in identity if n == "arm_fingerprint" or n.startswith("data.mixture")]
     return {name: identity.pop(name) for name in text}
 
 
 def _check_answer_length(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
-    """Raise a ValueError if a task allows answers as long as the model's sequences."""
+    """A ValueError if a task allows answers as long as the model's sequences."""
     length = min(job.config.data.sequence_length for job in jobs)
     for each in tasks:
         if each.new_tokens >= length:
@@ -200,7 +200,7 @@ def _check_answer_length(jobs: Sequence[Job], tasks: Sequence[TaskSet]) -> None:
 
 
 def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
-    """Raise a ValueError if the primary endpoint has no held-out text."""
+    """A ValueError if the primary endpoint has no held-out text."""
     kind, _, name = declared.primary.endpoint.partition("/")
     if kind != "heldout":
         return
@@ -223,7 +223,7 @@ def _check_endpoint(declared: Declaration, corpus: Corpus) -> None:
 
 
 def _first_seeds(output: str, declared: Declaration) -> int | None:
-    """:attr:`Declaration.first_seeds`, set when a study is extended after it was compared."""
+    """:attr:`Declaration.first_seeds`, set if a study is extended after a comparison."""
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return None
     old = read_declaration(output)
@@ -234,11 +234,7 @@ def _first_seeds(output: str, declared: Declaration) -> int | None:
 
 
 def check_declared_before(output: str, declared: Declaration) -> None:
-    """Check that a study only gains arms, variants or seeds.
-
-    Raises:
-        ValueError: the folder holds a study that asks something else.
-    """
+    """A ValueError unless a study only gains arms, variants or seeds."""
     if not storage.exists(storage.join(output, results.DECLARATION)):
         return
     old = read_declaration(output)

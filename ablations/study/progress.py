@@ -1,4 +1,4 @@
-"""Progress of a study, read from its folder: jobs done, running and failed, and the time left."""
+"""A study's progress, read from its folder: jobs done, running and failed, and the time left."""
 
 import dataclasses
 import json
@@ -25,15 +25,14 @@ TAIL_BYTES = 1 << 18
 """More than the longest line of metrics.jsonl."""
 
 MIN_TRAINED = 10.0
-"""Seconds of training before its speed is used for an estimate."""
+"""Seconds of training before an estimate uses its speed."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """The state of a job.
+    """The state of a job: ``fraction`` of the steps are done, in ``trained`` seconds.
 
-    ``started`` and ``ended`` are in seconds since the epoch, None if before this session or not
-    yet. ``fraction`` of the steps are done, in ``trained`` seconds.
+    ``started`` and ``ended`` are in seconds since the epoch; None if before this run, or not yet.
     """
 
     name: str
@@ -52,7 +51,7 @@ class JobState:
         return self.started is not None and not self.complete and not self.failed
 
     def seconds(self, now: float) -> float | None:
-        """Estimated seconds from start to end; None if unknown."""
+        """Seconds from start to end, estimated if still running; None if unknown."""
         if self.started is None or self.failed:
             return None
         if self.ended is not None:
@@ -65,7 +64,7 @@ class JobState:
 def time_left(states: Sequence[JobState], now: float, slots: int) -> float | None:
     """Seconds until all jobs are done, ``slots`` at a time; None while unknown.
 
-    A pending job is assumed to take as long per FLOP as the others.
+    Pending jobs are assumed to run at the speed of the others.
     """
     rates = [seconds / s.flops for s in states if (seconds := s.seconds(now)) is not None]
     if not rates:
@@ -166,7 +165,7 @@ class Watch(threading.Thread):
 
 
 def first_line(jobs: Sequence[Job], slots: int, output: str) -> str:
-    """The first line of a run; the time on this machine is known after the first steps."""
+    """The first line of a run; this machine's speed is not known yet."""
     config = jobs[0].config
     seconds = config.hardware.published_seconds(sum(job.flops for job in jobs))
     if seconds is None:
@@ -178,7 +177,7 @@ def first_line(jobs: Sequence[Job], slots: int, output: str) -> str:
 
 
 def job_state(job: Job, flops: float, since: float) -> JobState:
-    """The state of a job; the session started at ``since`` (seconds since the epoch)."""
+    """The state of a job; this run started at ``since`` (seconds since the epoch)."""
     result, failure = (os.path.join(job.folder, name) for name in (RESULT, FAILURE))
     started = _changed(os.path.join(job.folder, IDENTITY), since)
     ended, failed = _changed(result, since), _changed(failure, since)
@@ -204,7 +203,7 @@ def job_state(job: Job, flops: float, since: float) -> JobState:
 
 
 def _changed(path: str, since: float) -> float | None:
-    """The modification time of a file, if not before ``since``."""
+    """The modification time of a file; None if before ``since``."""
     try:
         changed = os.stat(path).st_mtime
     except FileNotFoundError:
@@ -213,7 +212,7 @@ def _changed(path: str, since: float) -> float | None:
 
 
 def _last_row(path: str, started: float) -> dict[str, Any] | None:
-    """The last complete line of metrics.jsonl, if written since the job began."""
+    """The last complete line of metrics.jsonl, if written since the job started."""
     if _changed(path, started) is None:
         return None
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Benchmark this machine with a few training steps of ``model/train.py`` in all slots."""
+"""Benchmarks this machine with a few steps of ``model/train.py`` in all slots."""
 
 import itertools
 import json
@@ -18,14 +18,13 @@ from model.data.corpus import Corpus
 from model.training.metrics_log import METRICS
 
 STEPS = 6
-"""Steps to measure; the first is warm-up and does not count."""
+"""Steps to measure; the first is warm-up."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a job's parts, and its peak memory in bytes.
-
-    ``start`` includes the first step; ``evaluated_byte`` is the time per held-out byte.
+    """Seconds of a job's start and first step, of a later step and of evaluating a held-out byte;
+    and its peak memory in bytes.
     """
 
     start: float

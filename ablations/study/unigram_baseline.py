@@ -1,4 +1,4 @@
-"""A unigram model of the raw pool: the baseline that a trained model must beat."""
+"""A unigram model of the raw pool: a trained model must beat it."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,9 @@ from model.data.corpus import Corpus, IntArray
 
 
 def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str, float]:
-    """Bits per byte by source under the pool's unigram model (add-one smoothing), boundaries
-    included. Sources without documents are left out.
+    """Bits per byte, with boundaries, under the pool's unigram model (add-one smoothing).
+
+    By source, for sources with documents.
     """
     pool = np.flatnonzero(corpus.pool)
     counts = 1.0 + _counts(corpus, pool)
@@ -23,7 +24,7 @@ def bits_per_byte(corpus: Corpus, documents: Mapping[str, IntArray]) -> dict[str
 
 
 def _counts(corpus: Corpus, documents: IntArray) -> IntArray:
-    """Token counts of documents, with one boundary each: int64 [vocabulary]."""
+    """Token counts of documents, each with a boundary: int64 [vocabulary]."""
     counts = np.zeros(corpus.vocabulary, np.int64)
     counts[corpus.boundary_id] = len(documents)
     for _, tokens in token_batches(corpus, documents):

@@ -1,1 +1,1 @@
-"""The files of a study: their schema, and what names and tables in them mean."""
+"""The schemas of a study's files, and the meaning of their names."""

@@ -1,22 +1,22 @@
 """Schemas and writers of a study's files.
 
     STUDY/
-      study.yaml                  the :class:`Declaration`, written before any job ran
+      study.yaml                  the :class:`Declaration`, written before any job runs
       contamination.arrow         task items in training text (:data:`CONTAMINATION`); absent
                                   without tasks
       ARM/seed_N/                 one job; ARM@VARIANT/seed_N where a study has variants
-        result.json               one :class:`Result`; written last, so a folder with it is complete
+        result.json               one :class:`Result`; written last: the job is complete
         heldout.arrow             held-out documents (HELDOUT_SCHEMA in model.training.outcome),
-                                  the same ones in every run; (source, document) is unique
+                                  the same in every run; (source, document) is unique
         tasks.arrow               answered task items (:data:`TASKS`); absent without tasks
         metrics.jsonl             training curve, one JSON object per line (:class:`Curve`)
         failure.json              instead of a result: {"error": …, "traceback": …}
 
-      trunk/seed_N/               the same of a trunk, from which arms start (experiment=anneal)
+      trunk/seed_N/               the same for a trunk, from which arms start (experiment=anneal)
 
 A *variant* is what a study sweeps besides its arms, such as model sizes or learning rates. Every
-arm runs at every variant with every seed. Readers take size and learning rate from the results,
-never from folder names. Other files (checkpoints, logs) are ignored.
+arm runs at every variant with every seed. Size and learning rate are in the results, not in folder
+names. Other files (checkpoints, logs) are ignored.
 """
 
 import dataclasses
@@ -64,11 +64,11 @@ TASKS = pa.schema(
 """One item under one metric. A score is the sum of ``numerator`` over that of ``denominator``:
 
 - ``accuracy``, ``exact_match``, ``f1``: the item's score in [0, 1] over 1. ``accuracy`` is under
-  the task's own scoring rule; another rule is another metric (``accuracy_sum``, …).
+  the task's scoring rule; other rules are other metrics (``accuracy_sum``, …).
 - ``f1a`` (MultiRC): 2·TP over 2·TP + FP + FN, so that the ratio of sums is the F1 of all answers.
 - ``gold_bits_per_byte``: bits of the right answer over its bytes.
 - ``gold_probability``: probability of the right choice among the choices over 1.
-- of a task of lm-evaluation-harness: its own metrics (:mod:`ablations.evaluation.harness_scores`).
+- tasks of lm-evaluation-harness have its metrics (:mod:`ablations.evaluation.harness_scores`).
 
 ``cluster`` is the passage that an item shares with others, else the item. ``chance`` is the
 expected numerator under guessing, null where guessing has no meaning. (task, shots, metric, item)
@@ -139,20 +139,19 @@ class Declaration:
 
     ``main`` is the variant that the verdict is about. ``heldout`` groups the held-out sources
     ("unseen", "known", "web", "junk"). ``compare`` says where arms are compared (None: at the main
-    variant), ``swarm`` which mixtures they read (None: the same). ``secondary`` lists the endpoints
-    tested beside the primary one; None means every other group and every task average. ``shots``
-    are the columns of task results, numbers or ``few`` (GLaM's own number, task by task).
-    ``budget`` is informational.
+    variant), ``swarm`` which mixtures they read (None: the same). ``secondary`` lists the other
+    endpoints to test; None means every other group and every task average. ``shots`` are the
+    columns of task results, numbers or ``few`` (GLaM's number for each task). ``budget`` is
+    informational.
 
-    Computed before any job ran: ``mixture`` has the default weights of sources in all arms;
-    ``unigram`` the bits per byte of each held-out source under a unigram
-    model of the raw pool; ``differing`` the share of tokens read that the arms of the primary
-    contrast do not have in common (None if they differ in more than text); ``known`` whether the
-    endpoint's sources may have trained the filter's classifier; ``repeats_from`` the
-    tokens after which each arm reads a source again, at the main variant. ``first_seeds`` is the
-    number of seeds before more were added after a look at the study. ``notes`` are caveats for
-    readers. ``harness`` identifies each task of lm-evaluation-harness,
-    with its number of demonstrations: version, seed, items, and a fingerprint of all that is asked.
+    Computed before any job runs: ``mixture`` has the default weights of sources in all arms;
+    ``unigram`` the bits per byte of each held-out source under a unigram model of the raw pool;
+    ``differing`` the share of tokens read that the arms of the primary contrast do not share (None
+    if they differ in more than text); ``known`` whether the endpoint's sources may have trained the
+    filter's classifier; ``repeats_from`` the tokens after which each arm rereads a source, at the
+    main variant. ``first_seeds`` is the number of seeds before more were added after a look at the
+    study. ``notes`` are caveats for readers. ``harness`` identifies each task of
+    lm-evaluation-harness and its shots: version, seed, items, and a fingerprint of its requests.
     """
 
     name: str
@@ -203,10 +202,9 @@ class Result:
     """``result.json``. ``config_hash`` is of the job's config without its seed.
 
     ``tokens`` counts training tokens, ``unique_tokens`` each position of the corpus once, so
-    ``epochs`` = tokens / unique_tokens. ``flops`` is the total cost of the model, including the
-    arm's share of scoring the raw pool and its trunk; tokens and seconds are the job's own.
-    ``heldout`` is bits per byte by source, from heldout.arrow. ``provenance`` is informational:
-    commit, shards, classifier.
+    ``epochs`` = tokens / unique_tokens. ``flops`` includes scoring the raw pool and the trunk;
+    tokens and seconds are the job's alone. ``heldout`` is bits per byte by source, from
+    heldout.arrow. ``provenance`` is informational: commit, shards, classifier.
     """
 
     arm: str
@@ -241,11 +239,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Curve:
-    """The lines of metrics.jsonl that hold a held-out evaluation, in order.
+    """The lines of metrics.jsonl with ``heldout`` = {source: bits per byte}, in order.
 
-    Such a line has at least ``tokens``, ``unique_tokens``, ``flops`` (all cumulative, as in
-    :class:`Result`) and ``heldout`` = {source: bits per byte}; lines without ``heldout`` are
-    skipped. Arrays are [evaluations].
+    ``tokens``, ``unique_tokens`` and ``flops`` are cumulative, as in :class:`Result`. Arrays are
+    [evaluations].
     """
 
     tokens: FloatArray
@@ -256,7 +253,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over each cluster of a source or task: float64 [clusters]; ``chance`` over them all."""
+    """Sums over each cluster of a source or task: float64 [clusters]; ``chance`` over all."""
 
     numerator: FloatArray
     denominator: FloatArray
@@ -306,8 +303,8 @@ class Study:
     """A study as read from disk; every declared job is in exactly one of the four collections.
 
     ``chosen`` has the variant of each arm, if not the main one
-    (:func:`ablations.contrasts.variant_selection.choose`).
-    ``trunks`` are the complete trunks of its arms; ``failed`` includes failed ones.
+    (:func:`ablations.contrasts.variant_selection.choose`). ``trunks`` are complete; ``failed``
+    includes failed ones.
     """
 
     declared: Declaration
@@ -320,18 +317,18 @@ class Study:
     trunks: Mapping[JobKey, Run] = dataclasses.field(default_factory=dict)
 
     def seeds(self, arm: str, variant: str | None = None) -> dict[int, Run]:
-        """Complete runs of an arm by seed, where the study compares it or at another variant."""
+        """Complete runs of an arm by seed, at its compared variant or another one."""
         arm_and_variant = (arm, self.variant_of(arm) if variant is None else variant)
         return {key.seed: run for key, run in self.runs.items() if key[:2] == arm_and_variant}
 
     def variant_of(self, arm: str) -> str:
-        """The variant at which the study compares an arm: the main one, or its choice."""
+        """The variant at which the study compares an arm."""
         choice = self.chosen.choices.get(arm) if self.chosen else None
         return choice.variant if choice else self.declared.main
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Sixteen hex digits of a job's config; leave the seed out, so that seeds of an arm agree."""
+    """Sixteen hex digits of a SHA-256 of a job's config without its seed."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -346,7 +343,7 @@ def write_declaration(study: str, declared: Declaration) -> None:
 
 
 def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | None = None) -> None:
-    """Write a job's tables, then its result; remove the failure record of an earlier attempt."""
+    """Write a job's tables, then its result; remove an earlier failure record."""
     folder = result.key.folder(study)
     for name, table, schema in ((HELDOUT, heldout, HELDOUT_SCHEMA), (TASKS_FILE, tasks, TASKS)):
         if table is not None:

@@ -9,12 +9,11 @@ from typing import Any
 class Swarm:
     """Mixtures of components (:mod:`model.data.components`).
 
-    ``mixtures`` has the weights of each arm of the study, ``natural`` those of the pool, ``most``
-    the upper bound of each component: with it a run of ``tokens`` reads none of its text more than
-    ``repeats`` times. ``buckets`` is the number of quality parts of a filtered source, ``seed``
-    that of the draw. ``seen`` are the runs behind a study's proposed arm: arm, seed, ``weights``
-    and ``value`` on the primary endpoint; empty if the study is itself a swarm. ``of`` describes
-    these runs.
+    ``mixtures`` has the weights of each arm, ``natural`` those of the pool, ``most`` the upper
+    bounds, by which a run of ``tokens`` reads no component more than ``repeats`` times. ``buckets``
+    is the number of quality parts of a filtered source, ``seed`` the draw's. ``seen`` are the runs
+    behind a proposed arm: arm, seed, ``weights`` and ``value`` on the primary endpoint; empty if
+    the study is itself a swarm. ``of`` describes these runs.
     """
 
     mixtures: Mapping[str, Mapping[str, float]]
@@ -29,5 +28,5 @@ class Swarm:
 
     @property
     def confirms(self) -> bool:
-        """Whether the study confirms the proposal of another one."""
+        """Whether the study confirms another's proposal."""
         return bool(self.seen)

@@ -1,4 +1,4 @@
-"""Tables as lists of rows, each a mapping of column names to plain values; and as CSV."""
+"""Tables as lists of rows, mappings of column names to plain values; and as CSV."""
 
 import csv
 import io
@@ -9,11 +9,11 @@ from typing import Any
 from winnow.filesystem import storage
 
 Row = dict[str, Any]
-"""A row; None where there is no value."""
+"""A row; None for a missing value."""
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV: the columns of all rows in order of appearance, floats at full precision."""
+    """Rows as CSV, with :func:`columns` and floats at full precision."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
     writer.writeheader()
@@ -28,7 +28,7 @@ def write_csv(folder: str, tables: Mapping[str, Sequence[Mapping[str, Any]]]) ->
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every column of some rows, in order of appearance."""
+    """All columns of the rows, in order of appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
@@ -39,7 +39,7 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """A plain value in which numbers that are not finite, at any depth, are None."""
+    """A plain value with None for numbers that are not finite, at any depth."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
-"""At which variant a study compares each arm.
+"""The variant at which a study compares each arm.
 
-``main``: each arm at the study's main variant. ``best``: each arm at the best variant of its
-model, chosen on documents held apart from the endpoint. ``lowest``: each arm at its lowest learning
-rate, a proxy for tuned arms (Wang et al. 2025, arXiv 2512.24503: results of small models at reduced
-learning rates predict those of large models tuned per arm).
+``main``: the study's main variant. ``best``: the best variant of the arm's model, chosen on
+documents that the endpoint excludes. ``lowest``: the lowest learning rate, a proxy for tuned arms
+(Wang et al. 2025, arXiv 2512.24503: results of small models at reduced learning rates predict those
+of large models tuned per arm).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ class CompareAt(StrEnum):
 
 @dataclass(frozen=True)
 class Compare:
-    """A study's declaration. ``selection`` is the share of each source's endpoint documents that
-    the choice is made on and the endpoint excludes.
+    """A study's declaration. ``selection`` is the share of each source's documents for the choice,
+    which the endpoint excludes.
     """
 
     at: str = CompareAt.main
@@ -38,7 +38,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen variant of an arm, of ``tried`` ones, and all ``possible`` best ones, it first."""
+    """An arm's choice of ``tried`` variants, and all that may be the best, the choice first."""
 
     variant: str
     possible: Sequence[str]
@@ -47,10 +47,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class ChosenVariants:
-    """The choices of a study by arm, as rows and notes.
+    """A study's choices by arm, with rows and notes on them.
 
-    ``of`` names what was searched ("learning rates"), ``by`` the endpoint of the choice (None if
-    there was none), ``ends`` the arms whose best is at the edge of the search.
+    ``of`` names what was searched ("learning rates"), ``by`` the endpoint of the choice, if any,
+    ``ends`` the arms whose best is at the edge of the search.
     """
 
     at: CompareAt

@@ -1,1 +1,1 @@
-"""What a study is made of: arms, jobs, trunks, mixtures, tasks and held-out documents."""
+"""The parts of a study: arms, jobs, trunks, mixtures, tasks and held-out documents."""

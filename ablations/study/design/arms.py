@@ -2,10 +2,8 @@
 
 A rule selects documents of the filtered sources; other sources pass through unfiltered, as in GLaM.
 Draws are the pipeline's, so arms are nested in alpha, and ``random`` overlaps with ``pareto`` as
-far as possible.
-
-A null threshold or rate is solved to keep as many tokens as ``pareto`` at ``alpha``, so that arms
-differ in which text they hold, not in how much.
+far as possible. A null threshold or rate is solved to keep as many tokens as ``pareto`` at
+``alpha``, so that arms differ in which text they have, not in how much.
 """
 
 import math
@@ -27,7 +25,7 @@ from pipeline.rules.solve import sketch, solve
 def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
     """The arm of a choice; written to the corpus if missing.
 
-    ``tokens`` is the training budget of a job; only ``passes`` and ``pool_passes`` need it.
+    ``tokens`` is a job's training budget, for ``passes`` and ``pool_passes``.
 
     Raises:
         ValueError: the choice lacks a parameter, or the corpus has another arm of that name.
@@ -55,7 +53,7 @@ def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
     """The rule with its parameter, solved for if null.
 
     Raises:
-        ValueError: no parameter and no alpha to solve for, or no document to select.
+        ValueError: neither parameter nor alpha, or no document to select from.
     """
     if choice.rule == DataRule.all:
         return Rule("all")
@@ -73,11 +71,7 @@ def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
 
 
 def candidates(corpus: Corpus) -> tuple[npt.NDArray[np.float32], FloatArray, IntArray]:
-    """Scores, draws and targets of the n documents that a rule selects from: [n] each.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """Scores, draws and targets of the n documents to select from, [n] each; ValueError if none."""
     among = corpus.pool & corpus.filterable
     if not among.any():
         raise ValueError(
@@ -108,8 +102,8 @@ def common_shares(
 ) -> tuple[dict[str, float], list[str]]:
     """The mixture of a study: the pool's shares of sources that all arms have, 0 for the others.
 
-    Returns weights by source, and a note for each source left out. ``arms`` are by their names in
-    the study (without any, the mixture is empty), ``unseen`` the sources that no arm may train on.
+    Returns weights by source (none without arms), and a note for each source left out. ``arms`` are
+    by their names in the study, ``unseen`` the sources that no arm may train on.
 
     Raises:
         ValueError: no filtered source is left, so all arms would be equal.

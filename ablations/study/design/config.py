@@ -1,8 +1,7 @@
-"""Settings of one job, for ``ablations/run.py`` and ``ablations/plan.py``.
+"""Settings of one job of a sweep, for ``ablations/run.py`` and ``ablations/plan.py``.
 
-A job's config extends that of ``model/train.py``
-(:class:`model.training.train_config.TrainConfig`) with the settings of the study. A sweep makes one
-such config for each job. Defaults and their reasons: ``conf/ablation.yaml``.
+They extend those of ``model/train.py`` (:class:`model.training.train_config.TrainConfig`) with the
+study's. Defaults and their reasons: ``conf/ablation.yaml``.
 """
 
 from dataclasses import dataclass, field
@@ -32,11 +31,10 @@ class DataRule(StrEnum):
 class DataChoice(DataConfig):
     """An arm's text. ``name`` is its name in tables, ``arm`` its name in the corpus.
 
-    A null ``threshold`` or ``rate`` is solved for the yield of ``pareto`` at ``alpha``.
-    ``half``, ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): ``passes``
-    limits the arm's text so that ``train.tokens`` are that many passes over it, ``pool_passes`` the
-    pool that every arm selects from. ``member`` is the mixture of a swarm that it reads
-    (:mod:`ablations.study.design.swarm`).
+    A null ``threshold`` or ``rate`` is solved for the yield of ``pareto`` at ``alpha``. ``half``,
+    ``shuffled`` and ``passes`` are controls (:mod:`model.data.controls`): ``passes`` limits the
+    arm's text so that ``train.tokens`` are that many passes over it, ``pool_passes`` the pool.
+    ``member`` is its mixture in a swarm (:mod:`ablations.study.design.swarm`).
     """
 
     name: str = MISSING
@@ -87,7 +85,7 @@ class SwarmConfig:
 
 @dataclass
 class NoiseConfig:
-    """The expected noise of a contrast: stated, or measured in a pilot study."""
+    """The expected noise of a contrast, stated or measured in a pilot study."""
 
     seed_sd: float = MISSING
     item_error: float = MISSING
@@ -133,7 +131,7 @@ class HardwareConfig:
         return flops / (self.devices * ACCELERATORS[self.accelerator].flops * self.mfu)
 
     def kwh(self, seconds: float) -> float:
-        """Kilowatt hours of a job of ``seconds``, the data center's overhead (PUE) included."""
+        """Kilowatt hours of a job of ``seconds``, with the data center's overhead (PUE)."""
         return seconds * self.watts * self.pue / 3.6e6
 
 

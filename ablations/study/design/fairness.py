@@ -1,7 +1,7 @@
 """Check that a filter is judged on sources its classifier was not trained on.
 
-A classifier selects text like its training data. Judged on the same sources, any filter looks
-better than it is, whatever the documents.
+A classifier selects text like its training data. On those sources any filter looks better than it
+is.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,11 @@ from model.data.order import FEWEST, held_out_documents
 
 
 def check(jobs: Sequence[Job], declared: Declaration, corpus: Corpus) -> bool:
-    """Check the unseen sources, and the primary endpoint of a study of filters.
-
-    Returns:
-        Whether the endpoint's sources may have trained the classifier.
+    """Whether the primary endpoint's sources may have trained the filter's classifier.
 
     Raises:
-        ValueError: a source is not unseen, an arm would train on it, or the endpoint is of known
-            sources without ``allow_known_sources``.
+        ValueError: a source of ``unseen`` is known, an arm would train on it, or the endpoint's
+            sources are known without ``allow_known_sources``.
     """
     config = jobs[0].config
     for source in config.unseen:

@@ -14,14 +14,14 @@ from model.data.order import FEWEST, held_out_documents
 from model.training.outcome import HELDOUT_SCHEMA
 
 JUNK = "junk_of_"
-"""Prefix of the source that holds the junk of a source."""
+"""Prefix of a source's junk, itself a source."""
 
 JUNK_SHARE = 0.2
-"""The share of a filtered source's held-out documents, lowest scores first, called junk."""
+"""The share of a filtered source's held-out documents, lowest scores first, that is junk."""
 
 
 def heldout_groups(corpus: Corpus, unseen: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The held-out sources by group: unseen, known, web, junk; empty groups are left out."""
+    """The held-out sources by group (unseen, known, web, junk), without empty groups."""
     sources, filtered = corpus.evaluated_sources, filtered_sources(corpus)
     groups = {
         "unseen": [name for name in sources if name in unseen],
@@ -38,7 +38,7 @@ def filtered_sources(corpus: Corpus) -> list[str]:
 
 
 def with_junk(heldout: pa.Table, corpus: Corpus) -> pa.Table:
-    """Held-out rows (HELDOUT_SCHEMA), with low-score ones repeated as source ``junk_of_…``."""
+    """Held-out rows (HELDOUT_SCHEMA), with low scores repeated as source ``junk_of_…``."""
     tables = [heldout]
     for source, junk in _junk(corpus).items():
         ids = pa.array(corpus.ids(np.flatnonzero(junk)))
@@ -59,7 +59,7 @@ def drop_small_sources(heldout: pa.Table) -> pa.Table:
 def documents_of(corpus: Corpus, limit: int | None, near: NearDuplicates) -> dict[str, IntArray]:
     """The documents of the final evaluation by source, including junk: int64 [n] each.
 
-    ``limit`` is in bytes per source (``evaluate.final_bytes``); near-duplicates are left out.
+    Without near-duplicates, up to ``limit`` bytes per source (``evaluate.final_bytes``).
     """
     by_source = {source: np.empty(0, np.int64) for source in corpus.sources}
     for source in corpus.evaluated_sources:
@@ -75,7 +75,7 @@ def large_enough(
 ) -> dict[str, list[str]]:
     """The groups without sources of fewer than :data:`FEWEST` documents; empty groups are dropped.
 
-    Unknown sources are kept, so that a later check can name them.
+    Unknown sources stay, for a later check to name.
     """
     left = {
         group: [s for s in sources if s not in documents or len(documents[s]) >= FEWEST]
@@ -85,7 +85,7 @@ def large_enough(
 
 
 def notes(documents: Mapping[str, IntArray]) -> list[str]:
-    """A sentence on sources with too few documents to evaluate on, if any."""
+    """A sentence on sources with too few documents, if any."""
     small = [f"{name} ({len(ids)})" for name, ids in documents.items() if len(ids) < FEWEST]
     left_out = f"Left out of the evaluation, with fewer than {FEWEST} held-out documents"
     note = f"{left_out}: {', '.join(small)}. A corpus with a larger held_out has more."

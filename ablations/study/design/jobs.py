@@ -1,7 +1,7 @@
 """The jobs of a sweep: one validated config each, and what identifies a job.
 
-Hydra expands the sweep and launches the jobs. This module expands it beforehand, with Hydra's own
-code, so that every config is checked, planned and declared before anything runs.
+Hydra expands the sweep and launches the jobs. This module expands it beforehand, with Hydra's code,
+so that every config is checked, planned and declared before anything runs.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ SEEDS_OF_MEMBER = 1_000_000
 
 @dataclass(frozen=True)
 class Job:
-    """One training run and its evaluation. ``model`` names its size."""
+    """One training run and its evaluation; ``model`` names its size."""
 
     config: AblationConfig
     model: str
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def is_arm(self) -> bool:
-        """Whether it is compared; a trunk is not."""
+        """Whether it is compared, unlike a trunk."""
         return not trunk.is_trunk(self.config)
 
     @property
@@ -111,7 +111,7 @@ def _named(name: str) -> GLaMConfig:
 def expand(config: DictConfig, name: str) -> list[Job]:
     """All jobs of a sweep in launch order. Hydra must be initialised.
 
-    ``config`` is the sweep's with its ``hydra`` node, ``name`` that of its file.
+    ``config`` includes the ``hydra`` node; ``name`` is its file's.
 
     Raises:
         ValueError: two jobs would share a folder.
@@ -152,7 +152,7 @@ def _compose(name: str, overrides: list[str]) -> Job:
 
 
 def first_batch(jobs: Sequence[Job]) -> int | None:
-    """The number of jobs (trunks) that must finish before the others start; None without trunks.
+    """The number of trunks, which must finish before other jobs start; None without trunks.
 
     Raises:
         ValueError: trunks don't come first.
@@ -179,8 +179,8 @@ def declaration(jobs: Sequence[Job], heldout: Mapping[str, Sequence[str]]) -> De
     """The content of ``study.yaml`` that does not depend on the corpus.
 
     Raises:
-        ValueError: an arm of the contrast has no jobs, the grid of arms, variants and seeds has
-            holes, jobs disagree on the contrast, or arms have no variants to choose from.
+        ValueError: an arm of the contrast has no jobs, the grid of arms, variants and seeds is
+            incomplete, jobs disagree on the contrast, or there are no variants to choose from.
     """
     trunks = [job.config for job in jobs if not job.is_arm]
     jobs = [job for job in jobs if job.is_arm] or jobs
@@ -245,9 +245,7 @@ def training_config(job: Job, mixture: Mapping[str, float]) -> dict[str, Any]:
 
 
 def seed_of(config: AblationConfig) -> int:
-    """The training seed. Every run of a swarm has its own, so that errors of the regression are
-    independent.
-    """
+    """The training seed, unique in a swarm, so that errors of its regression are independent."""
     member = config.data.member
     if member is None or config.swarm.folder is not None:
         return config.seed
@@ -255,11 +253,7 @@ def seed_of(config: AblationConfig) -> int:
 
 
 def stream_of(training: Mapping[str, Any], corpus: Corpus) -> "TokenStream":
-    """The token stream of a job.
-
-    Raises:
-        ValueError: its arm, mixture and batch size are incompatible.
-    """
+    """The token stream of a job; a ValueError if arm, mixture and batch size are incompatible."""
     # Imported here because it needs torch, which processes that only start jobs don't load.
     from model.data.stream import TokenStream
 
@@ -275,11 +269,11 @@ def identity(
     trunk_hash: str | None = None,
     harness: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Everything but the seed that a job's result depends on, flat; paths are not part of it.
+    """Everything but the seed that a job's result depends on, flat and without paths.
 
-    ``trunk_hash`` is of the settings of the trunk that an arm starts from, ``harness`` is
-    ``Declaration.harness``. The training part is what ``model/train.py`` compares before it resumes
-    a run, and the token budget: a run may resume with more tokens, but its result then differs.
+    ``trunk_hash`` is of the settings of an arm's trunk, ``harness`` is ``Declaration.harness``. The
+    training part is what ``model/train.py`` compares before it resumes a run, and the token budget,
+    which a resumed run may raise.
     """
     schema = OmegaConf.structured(TrainConfig)
     config: TrainConfig = OmegaConf.to_object(OmegaConf.merge(schema, training))  # type: ignore[assignment]
@@ -303,7 +297,7 @@ def identity(
 
 @functools.cache
 def _content(start: str) -> str:
-    """A content hash of the checkpoint that every job starts from."""
+    """A content hash of a starting checkpoint."""
     from model.training.checkpoints import checkpoint  # torch
     from model.training.checkpoints.start import content
 
@@ -311,7 +305,7 @@ def _content(start: str) -> str:
 
 
 def differ_by_score(jobs: Sequence[Job]) -> bool:
-    """Whether the arms of the primary contrast differ in text that a score selected."""
+    """Whether the arms of the primary contrast differ in text selected by score."""
     primary = jobs[0].config.primary
     pair = [job for job in jobs if job.config.arm in (primary.baseline, primary.treatment)]
     texts = {(job.config.data.arm, job.config.data.member) for job in pair}
@@ -327,7 +321,7 @@ def uses_scores(job: Job) -> bool:
 
 
 def threads_of(config: AblationConfig) -> int:
-    """Threads per job: its share of the cores, or fewer if ``OMP_NUM_THREADS`` says so."""
+    """Threads per job: its share of the cores, at most ``OMP_NUM_THREADS``."""
     share = max(1, _cores() // slots_of(config))
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(limit)) if limit.isdigit() and int(limit) else share

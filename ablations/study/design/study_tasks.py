@@ -11,13 +11,9 @@ from ablations.tasks.task_set import TaskSet
 
 
 def tasks_by_shots(tasks: TasksConfig) -> dict[int | str, list[str]]:
-    """Task names by shots: a number, or ``few``.
+    """Task names by shots, a number or ``few``; a ValueError if there is no such task.
 
-    A task is not evaluated twice if its few-shot number is listed too. Tasks of
-    lm-evaluation-harness have no such number.
-
-    Raises:
-        ValueError: no such task.
+    ``few`` excludes tasks whose number of shots is listed too, and lm-evaluation-harness's.
     """
     names = select(tasks.names)
     numbers = {shots for shots in tasks.shots if shots != FEW}
@@ -26,9 +22,7 @@ def tasks_by_shots(tasks: TasksConfig) -> dict[int | str, list[str]]:
 
 
 class StudyTasks(NamedTuple):
-    """The tasks of a study.
-
-    ``sets`` are the items of all tasks, without demonstrations; ``harness`` identifies each task of
+    """The items of all tasks, without demonstrations; ``harness`` identifies each task of
     lm-evaluation-harness, by its :func:`column`.
     """
 
@@ -49,8 +43,8 @@ def gather_all(tasks: TasksConfig) -> StudyTasks:
     """Load the items of all tasks.
 
     Raises:
-        ValueError: a task is unknown or malformed, has too few passages for a standard error, or no
-            task has data; or a task of the harness fits none of the numbers of shots.
+        ValueError: a task is unknown or malformed, has too few passages for a standard error or
+            fits none of the numbers of shots, or no task has data.
     """
     harness: dict[str, Mapping[str, Any]] = {}
     where = DataSources(tasks.places, tasks.local, tasks.cache)
@@ -92,10 +86,7 @@ def provenance(harness: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def check_unchanged(
     evaluated: Mapping[str, Mapping[str, Any]], declared: Mapping[str, Any]
 ) -> None:
-    """Raise a ValueError if a task of the harness is no longer as declared (StudyTasks.harness).
-
-    ``evaluated`` is what an evaluation reports of each task.
-    """
+    """A ValueError if a task of the harness, as ``evaluated``, is not as ``declared``."""
     for name, about in evaluated.items():
         now = {key: about.get(key) for key in IDENTITY}
         if is_harness(name) and now != (then := declared.get(column(about))):

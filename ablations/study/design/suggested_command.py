@@ -1,4 +1,4 @@
-"""The command line to suggest when a study is refused."""
+"""Suggests a command line when a study is refused."""
 
 import shlex
 import sys

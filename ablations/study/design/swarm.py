@@ -1,10 +1,9 @@
 """The mixtures of ``experiment=mixture``, and of the study that confirms its proposal.
 
-Components are the sources that arms read; a filtered one is split into ``swarm.buckets`` parts of
-equal tokens by quality score. Each arm of the swarm is a mixture of them: 0 the natural one, 1 the
-uniform one, the others drawn around the natural one (:mod:`ablations.stats.mixtures`). Weights are
-bounded so that a run of ``swarm.tokens`` reads no component more than ``swarm.repeats`` times, as
-in olmix.
+Components are the sources of the arms; a filtered one is split into ``swarm.buckets`` parts of
+equal tokens by quality score. Each arm is a mixture: 0 the natural one, 1 the uniform one, others
+drawn around the natural one (:mod:`ablations.stats.mixtures`). As in olmix, weights are bounded so
+that a run of ``swarm.tokens`` reads no component more than ``swarm.repeats`` times.
 """
 
 import dataclasses
@@ -28,17 +27,17 @@ NATURAL, UNIFORM, PROPOSED = "0", "1", "proposed"
 """Members that are not drawn, and the proposed one."""
 
 DIGITS = 4
-"""Decimals of a weight; more make no difference to the interleaving of rows."""
+"""Decimals of a weight; more would not change the interleaving of rows."""
 
 
 def declare(
     jobs: Sequence[Job], declared: Declaration, corpus: Corpus
 ) -> tuple[Swarm | None, list[str]]:
-    """The mixtures of a study's arms, and notes on them; None for a study of other arms.
+    """The mixtures of a study's arms, and notes on them; None without mixtures.
 
     Raises:
-        ValueError: a component has no text, bounds leave no room, there are too few runs for the
-            regression, or the swarm to confirm does not match or is not finished.
+        ValueError: a component has no text, bounds leave no room, there are too few runs, or the
+            swarm to confirm does not match or is not finished.
     """
     members = {job.config.arm: job.config.data.member for job in jobs}
     if all(member is None for member in members.values()):
@@ -67,9 +66,9 @@ def declare(
 
 
 def _as_declared(output: str, swarm: Swarm) -> Swarm:
-    """The swarm with the mixtures that a started study has declared.
+    """The swarm with the mixtures that a started study declared.
 
-    Another version of NumPy may draw others, and another processor round differently.
+    Other versions of NumPy may draw others, and other processors round differently.
     """
     if not storage.exists(storage.join(output, DECLARATION)):
         return swarm
@@ -144,7 +143,7 @@ def _by_name(names: Sequence[str], weights: FloatArray) -> dict[str, float]:
 def _confirming(
     config: AblationConfig, declared: Declaration, corpus: Corpus, members: Mapping[str, str]
 ) -> Swarm:
-    """The natural, the uniform and the proposed mixture of a finished swarm."""
+    """The natural, uniform and proposed mixtures of a finished swarm."""
     folder = str(config.swarm.folder)
     study = read_study(folder)
     swarm, found = study.declared.swarm, mixture_proposal.regress(study)

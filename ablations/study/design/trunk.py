@@ -1,14 +1,10 @@
 """The trunk of ``experiment=anneal``: the training that arms share until the learning rate decays.
 
 A warmup-stable-decay schedule (``optimizer.schedule=wsd``) is split in two. The trunk
-(``data=trunk``) is warm-up and plateau, trained once; each arm is a decay on its own text, started
-from the trunk's weights and optimizer state. So each further arm costs only
+(``data=trunk``, in ``STUDY/trunk/seed_N/``) is warm-up and plateau, trained once; each arm is a
+decay on its own text from the trunk's weights and optimizer state, so it costs only
 ``optimizer.decay_share`` of a full run. Olmo 3 and Marin choose the text of their last training
 stage this way.
-
-::
-
-    STUDY/trunk/seed_N/     a job like any other, but not an arm
 """
 
 import dataclasses
@@ -38,12 +34,12 @@ def starts_from_trunk(config: AblationConfig) -> bool:
 
 
 def is_spare(config: AblationConfig) -> bool:
-    """Whether this job has nothing to do: a trunk, but all arms use that of another seed."""
+    """Whether this job is a trunk that no arm uses, since all use another seed's."""
     return is_trunk(config) and config.trunk_seed not in (None, config.seed)
 
 
 def split_schedule(config: AblationConfig) -> AblationConfig:
-    """A job's config with its part of the tokens and schedule, which cover trunk and arm.
+    """A job's config with its part of the tokens and schedule of trunk and arm.
 
     Raises:
         ValueError: the schedule lacks a plateau or a decay step, or ``train.start`` is set.
@@ -75,13 +71,13 @@ def split_schedule(config: AblationConfig) -> AblationConfig:
 
 
 def folder(config: AblationConfig) -> str:
-    """The folder of the trunk that this arm starts from."""
+    """The folder of this arm's trunk."""
     seed = config.seed if config.trunk_seed is None else config.trunk_seed
     return JobKey(TRUNK, config.variant, seed).folder(config.output)
 
 
 def with_start(config: AblationConfig, training: dict[str, Any]) -> dict[str, Any]:
-    """The settings of ``model/train.py`` with a trunk's seed, or an arm's starting checkpoint."""
+    """The settings of ``model/train.py`` with a trunk's seed or an arm's starting checkpoint."""
     if is_trunk(config):
         return {**training, "seed": config.seed + SEED_OFFSET}
     if starts_from_trunk(config):
@@ -91,7 +87,7 @@ def with_start(config: AblationConfig, training: dict[str, Any]) -> dict[str, An
 
 
 def finished_hash(config: AblationConfig) -> str | None:
-    """A hash of the settings of the trunk that an arm starts from; None for other jobs.
+    """A hash of the settings of this arm's trunk; None for other jobs.
 
     Raises:
         ValueError: the trunk is not finished.
@@ -108,14 +104,14 @@ def finished_hash(config: AblationConfig) -> str | None:
 
 
 def flops(config: AblationConfig) -> float:
-    """FLOPs of the trunk that an arm starts from; 0 for other jobs."""
+    """FLOPs of this arm's trunk; 0 for other jobs."""
     if not starts_from_trunk(config):
         return 0.0
     return float(storage.read_json(storage.join(folder(config), RESULT))["flops"])
 
 
 def note(arms: AblationConfig, trunk: AblationConfig) -> str:
-    """A note for readers on where the arms start, from the configs of any arm and trunk."""
+    """A note for readers on where the arms start, from any arm's and trunk's config."""
     before, after = (config.steps * config.step_tokens for config in (trunk, arms))
     note = (
         f"Arms differ in the last {after:,} of {before + after:,} tokens, while the learning rate"
