@@ -1,4 +1,4 @@
-"""Published figures of the devices that models are trained on."""
+"""Published figures of training accelerators."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One device: dense bfloat16 FLOP/s, bytes of memory, watts, and where these come from."""
+    """Peak dense bfloat16 FLOP/s, bytes of memory, watts, and the source of these figures."""
 
     flops: float
     memory: float

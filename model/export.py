@@ -1,4 +1,4 @@
-"""A trained model out, as safetensors with a config and a tokenizer, for transformers and others.
+"""Exports a trained model as safetensors with a config and a tokenizer, for transformers.
 
 python model/export.py checkpoint=run/ output=exported/
 
@@ -11,9 +11,8 @@ python model/export.py checkpoint=run/ output=exported/
       modeling_glam.py        transformers' AutoModelForCausalLM, where winnow-lm is installed
 
 ``AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`` then gives the same logits,
-``generate`` the same text as ``model/generate.py``, and batches may be padded on either side. The
-tokenizer needs no code of ours. :func:`model.training.checkpoints.trained.load` reads the folder
-too.
+and ``generate`` the same text as ``model/generate.py``. Batches may be padded on either side. The
+tokenizer needs no custom code. :func:`model.training.checkpoints.trained.load` reads the folder.
 """
 
 from winnow.commands import overrides

@@ -1,4 +1,4 @@
-"""The files of an exported model; :mod:`model.export` lists them."""
+"""Writes the files of an exported model; :mod:`model.export` lists them."""
 
 import contextlib
 import dataclasses
@@ -37,10 +37,10 @@ class ExportConfig:
 
 
 def export(config: ExportConfig) -> None:
-    """Write the folder; ``config.json`` comes last. Nothing is left if that fails.
+    """Write the folder, ``config.json`` last. A failure leaves nothing behind.
 
     Raises:
-        ValueError: there is no such model, the output is not empty, or there are several processes.
+        ValueError: no such model, the output is not empty, or there are several processes.
         OSError: a bucket can't be read or written.
     """
     if processes.are_several():
@@ -104,18 +104,14 @@ def _write(stored: Stored, folder: str) -> None:
 def write_safetensors(
     file: BinaryIO, shapes: Mapping[str, Sequence[int]], read: Callable[[str], Tensor]
 ) -> None:
-    """Write float32 tensors, of which only one is in memory: the bytes of ``safetensors.save``.
+    """Write float32 tensors one at a time, byte for byte as ``safetensors.save``.
 
     The length of the header (uint64, little-endian), the header in JSON, padded to 8 bytes, and the
-    numbers of each tensor, little-endian and in row-major order, at the offsets in the header.
-
-    Args:
-        file: to write to.
-        shapes: of the tensors, by name; in the order of their names.
-        read: gives the tensor of a name.
+    tensors, little-endian and row-major, at the offsets in the header. ``shapes`` are sorted by
+    name; ``read`` returns the tensor of a name.
 
     Raises:
-        ValueError: it gives another one than the shapes announce.
+        ValueError: a tensor's shape or dtype is wrong.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -130,13 +126,13 @@ def write_safetensors(
         if values.shape != tuple(shape) or values.dtype != "<f4":
             raise ValueError(f"{name} is {[*values.shape]} of {values.dtype}, not {[*shape]}")
         file.write(values.data)
-        del values  # before the next one is there
+        del values  # before reading the next
 
 
 def tokenizer_json(codec: TextCodec) -> str:
-    """The tokenizer, such that each text begins with the boundary, as in training.
+    """The tokenizer, changed to put the boundary before each text, as in training.
 
-    A given tokenizer's own additions, truncation and padding go: nothing was trained with them.
+    Its own post-processing, truncation and padding are dropped: training did not use them.
     """
     tokenizer = Tokenizer.from_str(codec.tokenizer.to_str())
     token = {"id": "boundary", "ids": [codec.boundary_id], "tokens": [codec.boundary]}
@@ -149,8 +145,7 @@ def tokenizer_json(codec: TextCodec) -> str:
 def description(stored: Stored) -> dict[str, Any]:
     """The content of ``config.json``.
 
-    It names no ``model_type``: modeling_glam.py does. AutoTokenizer, which may not run that, would
-    warn of one that it does not know.
+    It has no ``model_type``; modeling_glam.py has. AutoTokenizer would warn of an unknown one.
     """
     return {
         "architectures": ["GLaMForCausalLM"],
@@ -163,7 +158,7 @@ def description(stored: Stored) -> dict[str, Any]:
         "bos_token_id": stored.codec.boundary_id,
         "eos_token_id": stored.codec.boundary_id,
         "pad_token_id": stored.codec.boundary_id,
-        "tie_word_embeddings": False,  # there is one matrix only, so nothing to tie
+        "tie_word_embeddings": False,  # a single matrix: nothing to tie
         "boundary": stored.codec.boundary,
         "sequence_length": stored.sequence_length,
         "glam": dataclasses.asdict(stored.config),
@@ -172,10 +167,10 @@ def description(stored: Stored) -> dict[str, Any]:
 
 @command_line.main("export")
 def main(config: DictConfig) -> None:
-    command_line.run(_export_and_tell, config)
+    command_line.run(_export_and_report, config)
 
 
-def _export_and_tell(config: ExportConfig) -> None:
+def _export_and_report(config: ExportConfig) -> None:
     export(config)
     size = sum(map(storage.size, storage.listing(config.output)))
     print(f"{config.output}: {size / 1e6:,.1f} MB in {console.duration(console.elapsed())}")

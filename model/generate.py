@@ -1,4 +1,4 @@
-"""A trained model goes on with a text.
+"""Continues a text with a trained model.
 
 python model/generate.py checkpoint=run/ prompt="The harvest" temperature=0.8 top_k=40
 """
@@ -9,10 +9,7 @@ from winnow.commands import overrides
 
 
 def literal(argument: str) -> str:
-    """An argument of the command line, quoted so that Hydra leaves a prompt as it is.
-
-    To Hydra ``Hello, world`` is a list and ``it's`` an error.
-    """
+    """Quote a prompt for Hydra, to which ``Hello, world`` is a list and ``it's`` an error."""
     name, _, text = argument.partition("=")
     if name != "prompt":
         return argument

@@ -1,7 +1,7 @@
-"""The arms of a corpus, on disk or in a bucket: which documents each chooses, by name.
+"""Reads and writes the arms of a corpus: named subsets of its documents.
 
-An arm belongs to the corpus whose fingerprint went into its own; what it may choose is
-:func:`model.data.corpus.write_arm`'s to check.
+An arm's fingerprint covers that of its corpus. :func:`model.data.corpus.write_arm` checks the
+choice of documents.
 """
 
 import os
@@ -18,16 +18,16 @@ from winnow.filesystem import files, storage
 
 BoolArray = npt.NDArray[np.bool_]
 Choice = BoolArray | npt.NDArray[np.int32]
-"""Which documents, or how often each is read in an epoch: [documents]."""
+"""Which documents an arm reads, or how often per epoch: [documents]."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.=-]*$")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A named choice of documents: bool [documents], and what ``arms/<name>.json`` says.
+    """A named subset: ``mask`` is bool [documents], ``about`` the content of ``arms/<name>.json``.
 
-    ``copies`` is how often each is read in an epoch, int32 [documents]; None: those chosen, once.
+    ``copies`` counts how often an epoch reads each document, int32 [documents]; None means once.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Arm:
 
     @property
     def fingerprint(self) -> str:
-        """What names the corpus and the chosen documents."""
+        """Covers the corpus, the chosen documents and the controls."""
         return self.about["fingerprint"]
 
 
 def load(folder: str, corpus: str, name: str) -> Arm:
-    """An arm of the corpus in a folder, whose fingerprint is ``corpus``.
+    """Load an arm of the corpus in ``folder`` with fingerprint ``corpus``.
 
     Raises:
-        ValueError: there is none of that name, or its files do not fit the corpus.
+        ValueError: no arm has that name, or its files do not match the corpus.
     """
     mask_path, about_path = _paths(folder, name)
     if not storage.exists(about_path):
@@ -69,7 +69,7 @@ def load(folder: str, corpus: str, name: str) -> Arm:
 
 
 def names(folder: str) -> list[str]:
-    """The names of the arms of the corpus in a folder."""
+    """The names of a corpus's arms, sorted."""
     found = map(os.path.basename, storage.listing(storage.join(folder, "arms")))
     return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
 
@@ -82,10 +82,10 @@ def save(
     content: Mapping[str, Any],
     controls: Mapping[str, Any] | None,
 ) -> Arm:
-    """Write an arm; one of these very documents may be there; its JSON then gets this ``content``.
+    """Write an arm. If it exists with the same documents, only its JSON is updated.
 
     Raises:
-        ValueError: a bad name, or another arm of that name.
+        ValueError: the name is invalid, or belongs to a different arm.
     """
     if not _NAME.match(name):
         raise ValueError(f"arm name {name!r}: use letters, digits, '_', '-', '=' and '.'")

@@ -1,7 +1,7 @@
-"""The components of a mixture: whole sources, or parts of a source by quality score.
+"""The components of a mixture: whole sources, or slices of a source by quality score.
 
-``web`` is a source, ``web@50-100`` the half of its tokens with the highest scores. Percentiles are
-of the source's raw pool, so a part holds the same documents whatever the arm.
+``web`` is a source, ``web@50-100`` the top-scoring half of its tokens. Percentiles refer to the
+source's raw pool, so a slice holds the same documents in every arm.
 """
 
 import re
@@ -17,12 +17,12 @@ _PART = re.compile(r"^(.+)@(\d+)-(\d+)$")
 
 
 def part_name(source: str, low: int, high: int) -> str:
-    """The part of a source between two percentiles."""
+    """The name of the slice of a source between two percentiles."""
     return f"{source}@{low}-{high}"
 
 
 def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
-    """A component's source, and the percentiles where it begins and ends."""
+    """A component's source, and the percentiles that bound it."""
     match = _PART.match(name)
     if name in sources or match is None:
         return name, 0, 100
@@ -30,7 +30,7 @@ def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
 
 
 def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str, IntArray]:
-    """The documents of each component, among n of the pool (int64 [n]); a component may have none.
+    """Split n documents of the pool (int64 [n]) by component; a component may be empty.
 
     Raises:
         ValueError: parts of a source overlap or leave a gap.
@@ -60,10 +60,9 @@ def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str
 
 
 def percentiles(corpus: Corpus, source: str) -> npt.NDArray[np.float64]:
-    """The percentile by score of each document of a source's pool: float64 [documents].
+    """The score percentile of each document of a source's pool: float64 [documents], in (0, 100).
 
-    In (0, 100), by tokens, at the document's middle; ties go by the hashes of ids. NaN for
-    documents outside that pool.
+    Token-weighted, at the document's middle token; id hashes break ties. NaN outside that pool.
     """
     ours = corpus.pool & (corpus.source_index == corpus.sources.index(source))
     pool = np.flatnonzero(ours)

@@ -1,7 +1,6 @@
-"""Controls of an arm: a random half of its documents, less text, or shuffled words.
+"""Experimental controls of an arm: a random half of its documents, less text, or shuffled words.
 
-:class:`Controls` are part of an arm (``arms/NAME.json``). Every training seed draws anew, so the
-spread over seeds includes the luck of the draw: the two halves of a pool are exchangeable.
+Each training seed makes its own draw, so the spread over seeds includes the variance of sampling.
 """
 
 import functools
@@ -18,19 +17,19 @@ from model.data.arms import BoolArray
 from model.data.corpus import Corpus, IntArray
 
 WORD_MARKS = ("Ġ", "Ċ", "ĉ", "č", "▁", " ", "\n", "\t", "\r")
-"""Leading white space of a token, as byte-level BPE and SentencePiece spell it, and plainly."""
+"""A token's leading white space: in byte-level BPE, in SentencePiece, and verbatim."""
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What an arm reads of its documents.
+    """Restricts or damages the documents that an arm reads.
 
     Attributes:
-        half: which of two random halves, 0 or 1; None for both.
-        unique_tokens: read no more than about this many different ones; None for all.
+        half: one of two random halves, 0 or 1; None for both.
+        unique_tokens: approximate cap on distinct tokens; None for all.
         shuffled: the share of documents with their words shuffled.
-        pool_tokens: read only what is in a random part of the pool that has about so many, the
-            same part for every arm; None for the whole pool.
+        pool_tokens: approximate size of a random subset of the pool, the same for every arm; None
+            for the whole pool.
     """
 
     half: int | None = None
@@ -46,34 +45,33 @@ class Controls:
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> Self:
-        """Those of an arm, by its ``arms/NAME.json``."""
+        """The controls in the content of an ``arms/NAME.json``."""
         return cls(**about.get("controls", {}))
 
     def to_json(self) -> dict[str, Any]:
-        """What goes into ``arms/NAME.json``; empty where nothing is changed."""
+        """The entry in ``arms/NAME.json``; empty for the defaults."""
         content = {} if self == Controls() else asdict(self)
-        if self.pool_tokens is None:  # earlier arms have no such key, and keep their fingerprints
+        if self.pool_tokens is None:  # older arms lack this key; keep their fingerprints
             content.pop("pool_tokens", None)
         return content
 
     def documents(
         self, corpus: Corpus, documents: IntArray, seed: int, share: float = 1.0
     ) -> IntArray:
-        """What a seed reads of n documents, of which ``share`` of all tokens are to come.
+        """The documents that a seed reads of n, which supply ``share`` of all training tokens.
 
-        Copies of a document stay together. Both halves of a single document are that document.
+        Copies of a document stay together. Each half of a single document is that document.
 
         Raises:
-            ValueError: they have fewer than ``unique_tokens``, the pool has fewer than
-                ``pool_tokens``, or none of them is in that part of it.
+            ValueError: the documents or the pool have too few tokens, or no document is in the
+                subset of the pool.
         """
         if (self.half, self.unique_tokens, self.pool_tokens) == (None, None, None):
             return documents
-        chosen = self._different(corpus, np.unique(documents), seed, share)
+        chosen = self._distinct(corpus, np.unique(documents), seed, share)
         return documents[np.isin(documents, chosen)]
 
-    def _different(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
-        """:meth:`documents` without copies."""
+    def _distinct(self, corpus: Corpus, documents: IntArray, seed: int, share: float) -> IntArray:
         if self.pool_tokens is not None:
             part = self._pool(corpus, documents, seed, share, self.pool_tokens)
             kept = documents[np.isin(documents, part)]
@@ -94,7 +92,6 @@ class Controls:
     def _pool(
         self, corpus: Corpus, documents: IntArray, seed: int, share: float, tokens: int
     ) -> IntArray:
-        """The seed's part of the pool of these documents' sources."""
         sources = np.unique(corpus.source_index[documents])
         pool = np.flatnonzero(corpus.pool & np.isin(corpus.source_index, sources))
         order = _shuffled(corpus, pool, f"pool {seed}")
@@ -108,7 +105,7 @@ def _shuffled(corpus: Corpus, documents: IntArray, purpose: str) -> IntArray:
 def _first_tokens(
     corpus: Corpus, documents: IntArray, share: float, tokens: int, of: str
 ) -> IntArray:
-    """The first documents that hold about ``share`` of so many tokens."""
+    """The shortest prefix of ``documents`` with at least ``share * tokens`` tokens."""
     ends, wanted = np.cumsum(corpus.lengths[documents] + 1), share * tokens
     if ends[-1] < wanted:
         raise ValueError(
@@ -124,9 +121,9 @@ def _source(corpus: Corpus, documents: IntArray) -> str:
 
 
 def mixed(id_hash: npt.NDArray[np.uint64], purpose: str) -> npt.NDArray[np.uint64]:
-    """Pseudo-random numbers by document: uint64 [n], a different bijection for each purpose.
+    """Pseudo-random uint64 [n] from hashes of ids, by a different bijection for each purpose.
 
-    SplitMix64's finaliser (Steele, Lea and Flood 2014) over the hash and a key of the purpose.
+    SplitMix64's finaliser (Steele, Lea and Flood 2014) over the hash xor a key of the purpose.
     """
     x = id_hash ^ np.uint64(xxhash.xxh3_64_intdigest(purpose.encode()))
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -135,14 +132,14 @@ def mixed(id_hash: npt.NDArray[np.uint64], purpose: str) -> npt.NDArray[np.uint6
 
 
 def draws(corpus: Corpus, documents: IntArray, purpose: str) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each of n documents, by its id and the purpose: float64 [n]."""
+    """A uniform draw in [0, 1) per document, from its id and the purpose: float64 [n]."""
     keys = mixed(corpus.id_hash[documents], purpose)
     return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @functools.cache
 def word_starts(path: str, vocabulary: int) -> BoolArray:
-    """Which tokens of a tokenizer.json begin with white space, and so a word: bool [vocabulary].
+    """Which tokens of a tokenizer.json start a word, by leading white space: bool [vocabulary].
 
     Raises:
         ValueError: the tokenizer marks no words.
@@ -161,7 +158,7 @@ def word_starts(path: str, vocabulary: int) -> BoolArray:
 
 @dataclass(frozen=True)
 class Damage:
-    """Documents whose words are shuffled, for one seed: int64 [n], ascending."""
+    """The documents whose words a seed shuffles: int64 [n], ascending."""
 
     corpus: Corpus
     documents: IntArray
@@ -169,14 +166,14 @@ class Damage:
 
     @classmethod
     def of(cls, controls: Controls, corpus: Corpus, documents: IntArray, seed: int) -> Self | None:
-        """Those of these documents whose draw is below the share; None if none can be."""
+        """The documents whose draw is below ``controls.shuffled``; None if that is 0."""
         if not controls.shuffled:
             return None
         chosen = draws(corpus, documents, f"shuffled {seed}") < controls.shuffled
         return cls(corpus, np.sort(documents[chosen]), seed)
 
     def apply(self, documents: IntArray, places: IntArray, out: IntArray) -> None:
-        """Put the shuffled tokens where :meth:`Corpus.copy_tokens` put those of the documents."""
+        """Overwrite what :meth:`Corpus.copy_tokens` wrote with shuffled tokens; same arguments."""
         starts = word_starts(self.corpus.tokenizer_path, self.corpus.vocabulary)
         for index in np.flatnonzero(np.isin(documents, self.documents)).tolist():
             document, place = int(documents[index]), int(places[index])
@@ -190,10 +187,10 @@ class Damage:
 def shuffled_words(
     tokens: npt.NDArray[Any], starts: BoolArray, key: tuple[int, int]
 ) -> npt.NDArray[Any]:
-    """The tokens of a document with their words in a random order, drawn by a key: [n].
+    """A document's tokens [n] with its words in a random order, seeded by ``key``.
 
-    A word is a token that ``starts`` one (bool [vocabulary]) with those that follow up to the next;
-    its white space goes with it. Only the first word of a text may be glued to another.
+    A word runs from a token that ``starts`` one (bool [vocabulary]) to the next such token, leading
+    white space included. Only the first word of a text may end up glued to another.
     """
     if not len(tokens):
         return tokens

@@ -1,4 +1,4 @@
-"""A training corpus: a scored folder as tokens, and the arms that choose among its documents.
+"""A training corpus: the tokens of a scored dataset, and arms that select its documents.
 
 ::
 
@@ -6,12 +6,12 @@
       manifest.json      written last: fingerprints, held-out share, shards with rows and checksums
       tokenizer.json
       shards/*.arrow     SHARD_SCHEMA, uncompressed Arrow IPC, row for row the scored shards
-      arms/<name>.npy    bool, one for each document in corpus order; int32 if it counts copies
-      arms/<name>.json   what the arm is and holds, written last
+      arms/<name>.npy    bool per document in corpus order; int32 if it counts copies
+      arms/<name>.json   the arm's definition and sizes, written last
 
 Documents are numbered from 0 in corpus order: shards as the manifest lists them, rows in order.
-Held-out ones are chosen by their content hash and belong to no arm, so neither a document nor an
-exact copy of it is both trained on and evaluated.
+The content hash decides which documents are held out, and no arm holds these. So exact copies never
+straddle training and evaluation.
 """
 
 import functools
@@ -39,11 +39,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 def shard_schema(token_type: pa.DataType, copies: bool = False) -> pa.Schema:
-    """A row of ``shards/*.arrow``: one document, its tokens without boundary, and its scores.
+    """The schema of ``shards/*.arrow``: one row per document, tokens without boundary.
 
-    ``token_type`` is uint16 or uint32; ``copies`` says whether the scored shards have them.
-    ``id_hash`` is the XXH3-64 of the id: it keys the order of every stream. ``bytes`` counts the
-    UTF-8 bytes of the text.
+    ``token_type`` is uint16 or uint32; ``copies`` adds the column of copies. ``id_hash``, the
+    XXH3-64 of the id, keys the order of every stream. ``bytes`` counts the text's UTF-8 bytes.
     """
     return pa.schema(
         [
@@ -63,10 +62,10 @@ def shard_schema(token_type: pa.DataType, copies: bool = False) -> pa.Schema:
 
 
 class Corpus:
-    """An opened corpus: per-document columns as arrays in corpus order, tokens memory-mapped.
+    """An open corpus: lazily read columns in corpus order, memory-mapped tokens.
 
-    Columns are read when first asked for. ``fingerprint`` covers tokens, split and tokenizer.
-    Tokens and tokenizer lie in ``local``; that is ``folder`` itself unless that is in a bucket.
+    ``fingerprint`` covers tokens, split and tokenizer. ``local`` is the folder of the tokens and
+    the tokenizer: a local copy if ``folder`` is in a bucket, else ``folder``.
     """
 
     def __init__(self, folder: str, manifest: Mapping[str, Any], local: str) -> None:
@@ -100,7 +99,7 @@ class Corpus:
 
     @functools.cached_property
     def lengths(self) -> IntArray:
-        """Tokens of each document, without boundary: int64 [documents]."""
+        """Tokens per document, without boundary: int64 [documents]."""
         return np.concatenate([np.diff(_offsets(batch)) for batch in self._batches])
 
     @functools.cached_property
@@ -115,7 +114,7 @@ class Corpus:
 
     @functools.cached_property
     def source_index(self) -> npt.NDArray[np.int16]:
-        """Which of :attr:`sources` each document belongs to: int16 [documents]."""
+        """Each document's index into :attr:`sources`: int16 [documents]."""
         parts = []
         for batch in self._batches:
             encoded = batch[scored.SOURCE].dictionary_encode()
@@ -125,7 +124,7 @@ class Corpus:
 
     @functools.cached_property
     def filterable(self) -> BoolArray:
-        """Documents whose source the keep rule may drop from: bool [documents]."""
+        """Documents of sources that the keep rule filters: bool [documents]."""
         return np.isin(self.sources, self.manifest["filtered_sources"])[self.source_index]
 
     @functools.cached_property
@@ -141,34 +140,34 @@ class Corpus:
 
     @property
     def repeats(self) -> Choice:
-        """What the pipeline decided: bool [documents], or copies, int32, of a run with buckets."""
+        """The pipeline's decision: bool [documents], or int32 copies if the run used buckets."""
         has_copies = scored.COPIES in self._batches[0].schema.names
         return self.column(scored.COPIES if has_copies else scored.KEPT)
 
     @property
     def evaluated(self) -> BoolArray:
-        """Documents for evaluation alone, reached and held out: bool [documents]."""
+        """Documents to evaluate on, reached and held out: bool [documents]."""
         return self.reached & self.held_out
 
     @property
     def evaluated_sources(self) -> list[str]:
-        """The sources of which there is something to evaluate on."""
+        """The sources with documents to evaluate on."""
         return [self.sources[i] for i in np.unique(self.source_index[self.evaluated])]
 
     @property
     def pool(self) -> BoolArray:
-        """The raw pool that arms choose from, reached and not held out: bool [documents]."""
+        """The raw pool that arms select from, reached and not held out: bool [documents]."""
         return self.reached & ~self.held_out
 
     def tokens(self, document: int) -> npt.NDArray[Any]:
-        """One document's tokens, a view of the mapped file."""
+        """One document's tokens, as a view of the mapped file."""
         chunk, start, end = self._spans([document])[0]
         return self._values[chunk][start:end]
 
     def copy_tokens(self, documents: IntArray, places: IntArray, out: IntArray) -> None:
-        """Copy the tokens of n documents to ``out`` from their places on, clipped to what fits.
+        """Copy the tokens of n documents into ``out``, each at its place, clipped to ``out``.
 
-        All are int64. A negative place leaves out leading tokens.
+        All arrays are int64. A negative place drops leading tokens.
         """
         values, size = self._values, len(out)
         for (chunk, start, end), place in zip(self._spans(documents), places.tolist(), strict=True):
@@ -178,27 +177,23 @@ class Corpus:
                 out[place + skip : place + take] = values[chunk][start + skip : start + take]
 
     def sum_by_source(self, documents: IntArray, values: IntArray) -> IntArray:
-        """The sums of a value of each of n documents: int64 [n] to [sources]."""
+        """Sum a value per document by source: int64 [n] to [sources]."""
         out = np.zeros(len(self.sources), np.int64)
         np.add.at(out, self.source_index[documents], values)  # bincount's weights are float64
         return out
 
     def verify(self, rank: int = 0, world: int = 1) -> None:
-        """Read every file and compare checksums; each of ``world`` processes a share of them.
+        """Verify the checksums of this rank's share of the shards.
 
         Raises:
-            ValueError: one has changed since ``model/prepare.py`` wrote it.
+            ValueError: a shard has changed since ``model/prepare.py`` wrote it.
         """
         for shard in self.manifest["shards"][rank::world]:
             if storage.checksum(_shard_path(self._local, shard["name"])) != shard["checksum"]:
                 raise _changed(self.folder, shard["name"])
 
     def arm(self, name: str) -> Arm:
-        """Load an arm.
-
-        Raises:
-            ValueError: there is none of that name, or its files do not fit this corpus.
-        """
+        """Load an arm; raise ValueError if it is missing or does not match this corpus."""
         return arms.load(self.folder, self.fingerprint, name)
 
     def arms(self) -> list[str]:
@@ -210,16 +205,15 @@ class Corpus:
 
     @functools.cached_property
     def _first_row(self) -> IntArray:
-        """The first document of each batch: int64 [batches]."""
         return np.cumsum([0, *(len(batch) for batch in self._batches[:-1])])
 
     @functools.cached_property
     def _starts(self) -> IntArray:
-        """Where each document's tokens start among its batch's values: int64 [documents]."""
+        """The offset of each document's tokens in its batch: int64 [documents]."""
         return np.concatenate([_offsets(batch)[:-1] for batch in self._batches])
 
     def _spans(self, documents: Any) -> list[tuple[int, int, int]]:
-        """The batch of each document, and the start and end of its tokens there."""
+        """Each document's batch, and the start and end of its tokens there."""
         chunk = np.searchsorted(self._first_row, documents, side="right") - 1
         start = self._starts[documents]
         end = start + self.lengths[documents]
@@ -227,18 +221,18 @@ class Corpus:
 
 
 def open_corpus(folder: str) -> Corpus:
-    """Open a finished corpus, comparing the sizes of its files (:meth:`Corpus.verify`: all bytes).
+    """Open a finished corpus and check its file sizes (:meth:`Corpus.verify` checks all bytes).
 
-    Tokens and tokenizer of one in a bucket are copied (:mod:`winnow.filesystem.local_copies`).
+    From a bucket, tokens and tokenizer are copied (:mod:`winnow.filesystem.local_copies`).
 
     Raises:
-        ValueError: it is unfinished, of another format, or a file has changed.
+        ValueError: the corpus is unfinished or of another format, or a file has changed.
     """
     path = storage.join(folder, MANIFEST)
     if not storage.exists(path):
         raise ValueError(
-            f"{folder} has no {MANIFEST}: make the corpus with model/prepare.py (run it again if it"
-            " was cut off: it goes on where it stopped)"
+            f"{folder} has no {MANIFEST}: make the corpus with model/prepare.py (an interrupted run"
+            " resumes when run again)"
         )
     manifest = storage.read_json(path)
     if (form := manifest.get("format")) != FORMAT:
@@ -256,7 +250,7 @@ def open_corpus(folder: str) -> Corpus:
 
 
 def wanted(folder: str, manifest: Mapping[str, Any]) -> dict[str, RemoteFile]:
-    """What is copied of a corpus: tokens and tokenizer."""
+    """The files that a local copy of a corpus needs: tokens and tokenizer."""
     path = storage.join(folder, TOKENIZER)
     wanted = {TOKENIZER: RemoteFile(path, storage.size(path), manifest["tokenizer"]["file"])}
     for shard in manifest["shards"]:
@@ -272,14 +266,15 @@ def write_arm(
     definition: Mapping[str, Any],
     controls: Mapping[str, Any] | None = None,
 ) -> Arm:
-    """Add an arm to a corpus; one of that name with these very documents may be there.
+    """Add an arm to a corpus, or confirm that it exists with the same documents.
 
-    ``chosen`` is bool [documents], a part of ``corpus.pool``, or how often each is read in an
-    epoch, int32 [documents]. ``definition`` is JSON that says how it was made: ``{"rule": "pareto",
-    "parameter": 9}``; ``controls`` are those of :mod:`model.data.controls`.
+    ``chosen`` selects documents of ``corpus.pool`` (bool [documents]) or says how often an epoch
+    reads each (int32). ``definition`` is JSON that says how the arm was made, such as ``{"rule":
+    "pareto", "parameter": 9}``; ``controls`` are those of :mod:`model.data.controls`.
 
     Raises:
-        ValueError: a bad name, an empty arm, held-out documents, or another arm of that name.
+        ValueError: a bad name, an empty arm, documents outside the pool, or a different arm of
+            that name.
     """
     if chosen.shape != (len(corpus),) or chosen.dtype not in (np.bool_, np.int32):
         raise ValueError(
@@ -299,10 +294,7 @@ def write_arm(
 
 
 def tally(corpus: Corpus, chosen: Choice) -> dict[str, dict[str, int]]:
-    """Documents, targets (tokens and one boundary each) and bytes of a choice, by source.
-
-    A document counts as often as it is read in an epoch.
-    """
+    """Documents, targets (tokens plus one boundary each) and bytes per epoch, by source."""
     rows = np.flatnonzero(chosen)
     times = chosen[rows].astype(np.int64)
     sums = {

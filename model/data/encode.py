@@ -1,7 +1,7 @@
-"""Encodes scored shards into token shards, in parallel processes, one shard each at a time.
+"""Encodes scored shards into token shards, in parallel processes.
 
-Neither the number of workers nor resuming changes a byte. A token shard's Arrow metadata names the
-scored shard and the tokenizer that it comes from; one with the right metadata is complete.
+Neither the number of workers nor resuming changes a byte. A token shard's Arrow metadata names its
+scored shard and tokenizer; a file with the right metadata is complete.
 """
 
 import multiprocessing
@@ -26,14 +26,14 @@ from winnow.filesystem import files, storage, tables
 def encode_shards(
     shards: Sequence[ScoredShard], folder: str, path: str, boundary: str, workers: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Encode shards into ``folder``; yield each one's index and manifest entry when it is done.
+    """Encode shards into ``folder``; yield the index and manifest entry of each when done.
 
-    ``path`` is a tokenizer.json, ``boundary`` the name of its boundary token. ``workers`` are
-    threads in total: one process for each shard, with several threads if shards are fewer.
+    ``path`` is a tokenizer.json, ``boundary`` the name of its boundary token. ``workers`` is the
+    total number of threads, spread over at most one process per shard.
 
     Raises:
         ValueError: a scored shard has changed since the pipeline wrote it.
-        OSError: there is no room, or a process died.
+        OSError: the disk is full, or a process died.
     """
     processes = max(1, min(workers, len(shards)))
     pool = ProcessPoolExecutor(
@@ -52,8 +52,7 @@ def encode_shards(
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                "a worker process died (for want of memory?): run the same command again, with"
-                " fewer workers"
+                "a worker process died (out of memory?): run the same command with fewer workers"
             ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -61,7 +60,7 @@ def encode_shards(
 
 
 def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> dict[str, Any]:
-    """Write one token shard, unless it is there, and return its entry in the manifest.
+    """Write one token shard, unless it exists, and return its manifest entry.
 
     Raises:
         ValueError: the scored shard has changed since the pipeline wrote it.
@@ -116,9 +115,9 @@ def _is_complete(path: str, origin: dict[str, str]) -> bool:
 
 
 def _begin_worker(threads: int) -> None:
-    # A terminal interrupts all processes of a command: only the parent reports it.
+    # Ctrl-C reaches all processes of a command; only the parent reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # A worker whose parent was killed would wait for ever.
+    # A worker whose parent was killed would wait forever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by the tokenizers library when it first encodes a batch.
     os.environ["RAYON_NUM_THREADS"] = str(threads)

@@ -1,8 +1,8 @@
 """Held-out documents of one source, for bits per byte.
 
-Every token of every document is predicted once, and its end too. A document of more than S targets
-is cut into windows of S, the last one shorter; a window sees the one token before it. Windows are
-packed in order into rows, each a segment of its own. Bits per byte of a set of documents are
+Every token and the end of every document are predicted once. Documents longer than S targets are
+cut into windows of S, which see only the one token before them. Windows are packed in order into
+rows, each as a separate segment. Bits per byte of a set of documents are
 
     sum over targets of -log2 p(target) / sum of UTF-8 bytes
 """
@@ -19,11 +19,10 @@ from model.glam.loss import IGNORE
 
 
 class HeldOutBatch(NamedTuple):
-    """Rows to evaluate.
+    """``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S].
 
-    ``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S]; where padded, a target
-    is :data:`model.glam.loss.IGNORE` and a segment 0. ``documents`` (int64 [B, S]) is each
-    position's place in :attr:`HeldOut.documents`, -1 where padded.
+    ``documents`` (int64 [B, S]) indexes :attr:`HeldOut.documents`. Padding has the target
+    :data:`model.glam.loss.IGNORE`, segment 0 and document -1.
     """
 
     tokens: torch.Tensor
@@ -33,16 +32,14 @@ class HeldOutBatch(NamedTuple):
 
 
 class HeldOut:
-    """Batches of a source's held-out documents, always the same ones in the same order.
+    """Batches of a source's held-out documents, in a fixed order.
 
     ``documents`` are their numbers in the corpus, ``bytes`` the sizes of their texts: int64 [n].
-
-    A global batch has ``batch_size`` rows of S = ``sequence_length``, the last one padded, of which
-    this one of ``world`` ranks reads an equal share. ``limit_bytes`` is that of
-    :func:`model.data.order.held_out_documents`.
+    A global batch has ``batch_size`` rows of S = ``sequence_length``, the last batch padded; each
+    rank reads an equal share. For ``limit_bytes`` see :func:`model.data.order.held_out_documents`.
 
     Raises:
-        ValueError: nothing of the source is held out.
+        ValueError: the source has no held-out documents, or ``world`` does not divide the batch.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class HeldOut:
         self._plan = _plan(corpus.lengths[documents] + 1, sequence_length)
 
     def __len__(self) -> int:
-        """Global batches."""
+        """The number of global batches."""
         return -(-(int(self._plan.row[-1]) + 1) // self._batch_size)
 
     def __iter__(self) -> Iterator[HeldOutBatch]:
@@ -102,7 +99,7 @@ class HeldOut:
 
 
 class _Plan(NamedTuple):
-    """Windows in order, each column int64 [windows]: what is predicted, and its place in a row."""
+    """Windows in order, all int64 [windows]: the targets, and their place in a row."""
 
     document: IntArray
     start: IntArray
@@ -112,7 +109,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(targets: IntArray, length: int) -> _Plan:
-    """Cut documents into windows; each goes into the current row, or the next if it is too long."""
+    """Cut documents into windows, and pack these into rows next-fit."""
     windows, row, used = [], 0, 0
     for document, total in enumerate(targets.tolist()):
         for start in range(0, total, length):

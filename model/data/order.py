@@ -1,10 +1,9 @@
-"""The order in which documents are read: keyed by their ids, so that arms read nested streams.
+"""The reading order of documents, keyed by their ids, so that arms read nested streams.
 
-For a seed and an epoch every document of the raw pool has a key, a mixed hash of its id. An arm
-reads its documents in the order of their keys: that of the whole pool without the documents that
-the arm lacks. With a mixture this holds for each of its components (a source, or a part of one);
-which component a row comes from depends on the weights alone. A document of several copies
-(``copies`` of the pipeline) has a key for each, the first of them that of a single copy.
+A hash of seed, epoch and id gives every document of the raw pool a sort key. An arm therefore reads
+its documents in the pool's order, skipping those that it lacks. With a mixture this holds for each
+component (a source, or a slice of one); the weights alone decide which component fills a row. A
+document with several copies has a key per copy, the first that of a single copy.
 
 Documents form one endless sequence, a boundary before each:
 
@@ -26,31 +25,31 @@ from model.data.controls import Damage, mixed
 from model.data.corpus import Corpus, IntArray
 
 FEWEST = 2
-"""Held-out documents of a source, however long: one tells no error from a difference."""
+"""Minimum number of held-out documents per source: a single one gives no error estimate."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 CYCLE = 10_000
-"""Rows after which the interleaving of sources repeats; mixture weights are rounded to 1/CYCLE."""
+"""Period of the interleaving in rows; mixture weights are rounded to 1/CYCLE."""
 
 
 def order_keys(id_hash: npt.NDArray[np.uint64], seed: int, epoch: int) -> npt.NDArray[np.uint64]:
-    """The sort keys of n documents: uint64 [n], a different bijection for each seed and epoch."""
+    """Sort keys of n documents: uint64 [n], a different bijection for each seed and epoch."""
     return mixed(id_hash, f"order {seed} {epoch}")
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass: the documents in reading order, and the place of each one's boundary [n + 1]."""
+    """One pass: documents in reading order [n], and the positions of their boundaries [n + 1]."""
 
     documents: IntArray
     starts: IntArray
 
 
 class DocumentSequence:
-    """The endless sequence of documents (int64 [n]), epoch after epoch, for one seed.
+    """The endless sequence of documents for one seed, epoch after epoch.
 
-    They are sorted, and each is there as often as an epoch reads it.
+    ``documents`` is int64 [n], sorted; repeats are copies, which every epoch reads.
     """
 
     def __init__(
@@ -61,11 +60,9 @@ class DocumentSequence:
         self._corpus = corpus
         self._documents = documents
         self._seed = seed
-        # Which copy each entry is, 0 for the first. Every further one has a hash of its own: odd
-        # multiples of the golden ratio's bits.
+        # The copy number of each entry. Multiples of the golden ratio's bits tell copies apart.
         self._copies = np.arange(len(documents)) - np.searchsorted(documents, documents)
         self._hashes = corpus.id_hash[documents] + self._copies.astype(np.uint64) * _GOLDEN
-        # A pass over all documents, by its number.
         self.epoch = functools.lru_cache(maxsize=2)(self._epoch)
         self.length = int((corpus.lengths[documents] + 1).sum())
 
@@ -77,9 +74,9 @@ class DocumentSequence:
         return Epoch(documents, starts)
 
     def read(self, start: int, count: int) -> tuple[IntArray, IntArray]:
-        """Entries ``start`` to ``start + count``, and the number of each one's document.
+        """Entries ``start`` to ``start + count``, and their documents' ordinals: int64 [count].
 
-        Both are int64 [count]; documents are counted over all epochs.
+        Ordinals count documents over all epochs.
         """
         entries, ordinals = np.empty(count, np.int64), np.empty(count, np.int64)
         done = 0
@@ -105,9 +102,9 @@ class DocumentSequence:
         ordinals[:] = np.repeat(np.arange(first, last), np.diff(edges))
 
     def consumed(self, position: int) -> dict[str, dict[str, int]]:
-        """What the first ``position`` targets were, by source.
+        """Count the first ``position`` targets by source.
 
-        ``targets`` and ``documents`` (begun), and ``unique_…`` those read for the first time.
+        ``targets``, ``documents`` begun, and ``unique_…`` for those read for the first time.
         """
         epochs, offset = divmod(position, self.length)
         whole = self._count(self._documents, self._corpus.lengths[self._documents] + 1)
@@ -139,7 +136,7 @@ class DocumentSequence:
         return read[self._first(read)]
 
     def _first(self, documents: IntArray) -> IntArray:
-        """The first place of each distinct document in a list: int64 [distinct]."""
+        """The first index of each distinct document: int64 [distinct], ascending."""
         if not self._copies.any():
             return np.arange(len(documents))
         return np.sort(np.unique(documents, return_index=True)[1])
@@ -153,10 +150,10 @@ class DocumentSequence:
 
 
 class Interleaving:
-    """Which group each row comes from: at every row as close to the weights as possible.
+    """Assigns rows to groups, at every row as close to the weights as possible.
 
-    In each cycle of rows a group has its share, spread evenly: at every row each group is owed its
-    share more, and the one that is owed most comes next. With one group the cycle is one row.
+    Each row adds every group's share to what it is owed; the group owed most fills the row. With
+    one group the cycle is one row.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
@@ -172,17 +169,17 @@ class Interleaving:
         np.cumsum(self._before, axis=0, out=self._before)
 
     def groups(self, start: int, count: int) -> IntArray:
-        """The group of rows ``start`` to ``start + count``: int64 [count]."""
+        """The groups of rows ``start`` to ``start + count``: int64 [count]."""
         return self._groups[np.arange(start, start + count) % len(self._groups)]
 
     def before(self, row: int) -> IntArray:
-        """How many rows of each group come before ``row``: int64 [groups]."""
+        """The number of rows of each group before ``row``: int64 [groups]."""
         cycles, rest = divmod(row, len(self._groups))
         return cycles * self.shares + self._before[rest]
 
 
 def _largest_remainders(weights: Sequence[float], total: int) -> IntArray:
-    """Whole numbers in proportion to the weights that add up to ``total``."""
+    """Integers proportional to the weights, with sum ``total``."""
     exact = np.asarray(weights, np.float64) / np.sum(weights) * total
     shares = np.floor(exact).astype(np.int64)
     missing = total - int(shares.sum())
@@ -193,12 +190,12 @@ def _largest_remainders(weights: Sequence[float], total: int) -> IntArray:
 def mixture_groups(
     corpus: Corpus, arm: Arm, mixture: Mapping[str, float] | None
 ) -> dict[str, tuple[float, IntArray]]:
-    """The groups of an arm's documents that are read at fixed weights: name → (weight, documents).
+    """Group an arm's documents by mixture component: name → (weight, documents).
 
-    Without a mixture there is one group, ``all``: sources come in their natural proportion.
+    Without a mixture the one group, ``all``, has the sources in their natural proportions.
 
     Raises:
-        ValueError: the mixture does not fit the sources of the arm.
+        ValueError: the mixture does not match the sources of the arm.
     """
     documents = np.flatnonzero(arm.mask)
     if arm.copies is not None:
@@ -232,12 +229,12 @@ def mixture_groups(
 
 
 def held_out_documents(corpus: Corpus, source: str, limit_bytes: int | None = None) -> IntArray:
-    """The numbers of a source's held-out documents, int64 [n], always in the same order.
+    """The numbers of a source's held-out documents, int64 [n], in a fixed order.
 
-    They end before they pass ``limit_bytes``, but are :data:`FEWEST` where the source has as many.
+    Stops before ``limit_bytes``, but not before :data:`FEWEST` documents.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the source is unknown, or has no held-out documents.
     """
     if source not in corpus.sources:
         raise ValueError(f"the corpus has no source {source!r}: it has {corpus.sources}")

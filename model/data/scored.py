@@ -1,7 +1,6 @@
-"""What the model needs of a pipeline's output: the one place that knows that folder's layout.
+"""Reads the pipeline's output; no other module of ``model`` knows its layout.
 
-The columns are those of ``shards/*.arrow``; only the names below are read, so the model imports
-nothing from the pipeline.
+The names below are columns of ``shards/*.arrow``. The model imports nothing from the pipeline.
 """
 
 import contextlib
@@ -31,15 +30,15 @@ DROP_REASON = "drop_reason"
 COLUMNS = (ID, SOURCE, TEXT, BYTES, CONTENT_HASH, QUALITY_SCORE, KEEP_DRAW, KEPT, DROP_REASON)
 
 COPIES = "copies"
-"""How often a document is in the training order; only a run with buckets has this column."""
+"""How often an epoch reads a document; only a run with buckets has this column."""
 
 QUALITY = "quality"
-"""Drop reason of a document that reached the keep decision and lost it."""
+"""Drop reason of a document that the keep rule dropped."""
 
 
 @dataclass(frozen=True)
 class ScoredShard:
-    """One file of a scored folder, with the xxh3-128 that the pipeline noted."""
+    """One file of a scored folder, with its XXH3-128 from the pipeline's manifest."""
 
     path: str
     checksum: str
@@ -53,11 +52,7 @@ class ScoredShard:
         return tables.column_names(self.path)
 
     def check(self) -> None:
-        """Read the file and compare.
-
-        Raises:
-            ValueError: it is not the file that the pipeline wrote.
-        """
+        """Verify the checksum; raise ValueError if it differs from the pipeline's."""
         if not storage.exists(self.path) or storage.checksum(self.path) != self.checksum:
             raise ValueError(
                 f"{self.path} is missing or has changed since the pipeline wrote it: run"
@@ -66,7 +61,7 @@ class ScoredShard:
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator["ScoredShard"]:
-        """The shard on a disk of this machine: one of an object store is copied for the block."""
+        """The shard on local disk; one in a bucket is copied for the duration of the block."""
         if storage.scheme(self.path) is None:
             yield self
             return
@@ -74,7 +69,7 @@ class ScoredShard:
             yield ScoredShard(copy, self.checksum)
 
     def batches(self, columns: Sequence[str] = COLUMNS) -> Iterator[pa.RecordBatch]:
-        """The shard's batches, memory-mapped; other columns are not even decompressed."""
+        """The shard's batches, memory-mapped; other columns are not decompressed."""
         if missing := sorted(set(columns) - set(self.names)):
             raise ValueError(f"{self.path} has no column {missing}: it is not a scored shard")
         yield from tables.batches(self.path, columns)
@@ -82,12 +77,11 @@ class ScoredShard:
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished output of ``pipeline/run.py`` or ``pipeline/decide.py``, on disk or in a store.
+    """A finished output of ``pipeline/run.py`` or ``pipeline/decide.py``, local or in a bucket.
 
-    ``classifier`` is the fingerprint of what scored it; ``filtered_sources`` are those whose
-    documents the keep rule could drop; ``rule`` is that rule (``name``, ``parameter``, ``ties``);
-    ``complete`` says whether the dropped documents are there too. ``classifier_sources`` are the
-    curated sources that the classifier learned from, None if nobody knows.
+    ``classifier`` is the classifier's fingerprint, ``rule`` the keep rule (``name``, ``parameter``,
+    ``ties``), ``filtered_sources`` those that it filters; ``complete`` means that dropped documents
+    are included. ``classifier_sources`` are the classifier's curated sources; None if unknown.
     """
 
     folder: str
@@ -104,7 +98,7 @@ def open_scored(folder: str) -> Scored:
     """Read the manifest of a scored folder.
 
     Raises:
-        ValueError: there is none, or it names no documents.
+        ValueError: the manifest is missing, or lists no shards.
     """
     path = storage.join(folder, "manifest.json")
     if not storage.exists(path):
@@ -134,7 +128,6 @@ def open_scored(folder: str) -> Scored:
 
 
 def _classifier_sources(classifier: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """:attr:`Scored.classifier_sources`, of all classifiers where there are several."""
     cards = [one.get("card", {}) for one in classifier.get("several", {}).values()]
     cards = cards or [classifier.get("card", {})]
     if any("documents" not in card for card in cards):
@@ -144,7 +137,7 @@ def _classifier_sources(classifier: Mapping[str, Any]) -> tuple[str, ...] | None
 
 
 def learned_share(folder: str) -> dict[str, float]:
-    """The share of each source's documents that the classifier has learned from, if any."""
+    """The share of each source's documents that the classifier was trained on, if any."""
     manifest = storage.read_json(storage.join(folder, "manifest.json"))
     learned: Counter[str] = Counter()
     for task in manifest["tasks"]:
@@ -159,9 +152,9 @@ def reached_decision(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
 
 
 def hash_position(batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
-    """Where each of n documents' content hash lies in [0, 1): float64 [n], top 53 bits.
+    """The top 53 bits of n content hashes as a fraction in [0, 1): float64 [n].
 
-    Equal texts lie at the same place, whatever their id or source.
+    Equal texts have equal positions, whatever their id or source.
     """
     hashes = batch[CONTENT_HASH]
     words = np.frombuffer(hashes.buffers()[1], ">u8", count=2 * (hashes.offset + len(hashes)))

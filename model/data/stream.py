@@ -1,9 +1,8 @@
 """Training batches of an arm: packed rows that depend on seed and step alone.
 
-Row r of the global stream is a stretch of a document sequence (``model/data/order.py``): S entries
-and, shifted by one, their targets. A document that does not fit goes on in the next row as a
-segment of its own. There is no padding. Any step can be asked for, whatever came before and however
-many ranks share the batch.
+Row r of the global stream is a slice of a document sequence (``model/data/order.py``): S entries
+and, shifted by one, their targets. A document that does not fit continues in the next row as a new
+segment. There is no padding. Steps can be read in any order, by any number of ranks.
 """
 
 from collections.abc import Mapping
@@ -19,10 +18,9 @@ from winnow.filesystem import files
 
 
 class Batch(NamedTuple):
-    """Rows of one rank.
+    """One rank's rows: ``tokens`` and ``targets`` are int64 [B, S], ``segments`` int32 [B, S].
 
-    ``tokens`` and ``targets`` are int64 [B, S]. ``segments`` is int32 [B, S]: pieces of documents,
-    numbered from 1 in each row; attention must stay within a segment.
+    Segments are pieces of documents, numbered from 1 in each row; attention stays within one.
     """
 
     tokens: torch.Tensor
@@ -31,15 +29,15 @@ class Batch(NamedTuple):
 
 
 class TokenStream:
-    """Endless batches of one arm of a corpus, by their number.
+    """The endless batches of one arm, indexed by step.
 
-    The seed keys the order of documents. A row has S = ``sequence_length`` entries, a global batch
-    ``batch_size`` rows, of which this one of ``world`` ranks reads an equal share. ``mixture`` has
-    the weight of each source or part of one (:mod:`model.data.components`); a row is then of one
-    component. None or empty: natural proportions.
+    The seed keys the order of documents. A global batch has ``batch_size`` rows of S =
+    ``sequence_length`` entries; each rank reads an equal share. ``mixture`` gives the weight of
+    each component (:mod:`model.data.components`), and each row holds one component; without it,
+    sources come in their natural proportions.
 
     Raises:
-        ValueError: arm, mixture and sizes do not go together.
+        ValueError: arm, mixture and sizes do not match.
     """
 
     def __init__(
@@ -60,9 +58,8 @@ class TokenStream:
         groups = mixture_groups(corpus, chosen, mixture)
         self._interleaving = Interleaving([weight for weight, _ in groups.values()])
         controls = Controls.of(chosen.about)
-        self._shares: list[float] = (
-            self._interleaving.shares / self._interleaving.shares.sum()
-        ).tolist()
+        counts = self._interleaving.shares
+        self._shares: list[float] = (counts / counts.sum()).tolist()
         read = [
             controls.documents(corpus, documents, seed, share)
             for (_, documents), share in zip(groups.values(), self._shares, strict=True)
@@ -80,17 +77,13 @@ class TokenStream:
                 f"arm {arm!r} has {self.epoch_targets:,} tokens, fewer than one batch of"
                 f" {batch_size} x {sequence_length}: take a smaller batch or a larger corpus"
             )
-        shares = list(zip(groups, self._interleaving.shares.tolist(), strict=True))
+        shares = list(zip(groups, counts.tolist(), strict=True))
         self.fingerprint = files.fingerprint(
             chosen.fingerprint, seed, sequence_length, batch_size, shares
         )
 
     def batch(self, step: int) -> Batch:
-        """The rows of one global batch that are this rank's.
-
-        Raises:
-            ValueError: a token lies beyond the vocabulary.
-        """
+        """One rank's rows of a global batch; raise ValueError if a token is out of range."""
         size, length = self._rank_rows, self.sequence_length
         first_row = step * self.batch_size + self._rank * size
         groups = self._interleaving.groups(first_row, size)
@@ -114,10 +107,10 @@ class TokenStream:
         return Batch(*map(torch.from_numpy, (tokens, targets, segments)))
 
     def check(self, fingerprint: str) -> None:
-        """Check that a checkpoint's stream, by its fingerprint, is this one; ranks may differ.
+        """Check that a checkpoint was trained on this stream; the number of ranks may differ.
 
         Raises:
-            ValueError: it is of another corpus, arm, seed, mixture or batch shape.
+            ValueError: corpus, arm, seed, mixture or batch shape differ.
         """
         if fingerprint != self.fingerprint:
             raise ValueError(
@@ -127,7 +120,7 @@ class TokenStream:
 
     @property
     def unique_targets(self) -> int:
-        """Targets after which some component of the mixture begins to repeat."""
+        """The number of targets before any component of the mixture repeats."""
         pairs = zip(self._sequences, self._shares, strict=True)
         return int(min(sequence.length / share for sequence, share in pairs))
 
@@ -138,9 +131,9 @@ class TokenStream:
         return np.concatenate([s.begun(n * self.sequence_length) for s, n in parts])
 
     def texts(self, step: int) -> IntArray:
-        """The different texts that the batches before ``step`` touch: int64 [n].
+        """The distinct texts that the batches before ``step`` touch: int64 [n].
 
-        Modulo the corpus's size they are documents, of which each may have its words shuffled.
+        A document's number, plus the size of the corpus if its words are shuffled.
         """
         documents = self.documents(step)
         if self._damage is None:
@@ -148,10 +141,10 @@ class TokenStream:
         return documents + len(self._corpus) * np.isin(documents, self._damage.documents)
 
     def consumed(self, step: int) -> dict[str, dict[str, float]]:
-        """What the batches before ``step`` held, by source.
+        """Count the contents of the batches before ``step`` by source.
 
-        As :meth:`DocumentSequence.consumed`, and ``epochs``, passes over what the arm has of the
-        source, or of the part of it that is read most often.
+        As :meth:`DocumentSequence.consumed`, plus ``epochs``: passes over the arm's documents of
+        the source, or over its most-read slice.
         """
         rows = step * self.batch_size
         counts: dict[str, dict[str, float]] = {}
@@ -166,7 +159,7 @@ class TokenStream:
         return counts
 
     def totals(self, step: int) -> dict[str, float]:
-        """How many tokens the batches before ``step`` held for the first time, and again."""
+        """Unique and repeated tokens, and mean epochs, of the batches before ``step``."""
         counts = self.consumed(step).values()
         total = sum(int(count["targets"]) for count in counts)
         unique = sum(int(count["unique_targets"]) for count in counts)

@@ -1,7 +1,7 @@
 """Text to token ids: a byte-level BPE trained on the corpus, or any Hugging Face tokenizer.json.
 
-The only special token is the boundary. It precedes a document and is predicted after its last
-token. Text that merely spells the boundary's name is tokenised as ordinary text.
+The only special token is the boundary, which precedes each document and is predicted after its last
+token. Text that spells the boundary's name is tokenised as ordinary text.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from winnow.filesystem import files, storage
 
 SMALLEST = 257
-"""The 256 bytes and the boundary."""
+"""The smallest vocabulary: 256 bytes and the boundary."""
 
 TokenArray = npt.NDArray[np.unsignedinteger]
 
@@ -33,11 +33,11 @@ class TextCodec:
 
     @property
     def dtype(self) -> type[np.uint16] | type[np.uint32]:
-        """The smallest integer type that holds every id."""
+        """The smallest dtype that holds every id."""
         return np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
 
     def encode(self, texts: Sequence[str]) -> tuple[TokenArray, npt.NDArray[np.int64]]:
-        """Tokens of n texts in a row, without boundaries, and their offsets (int64 [n + 1])."""
+        """Concatenated tokens of n texts, without boundaries, and offsets (int64 [n + 1])."""
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         offsets = np.zeros(len(texts) + 1, np.int64)
         np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
@@ -45,14 +45,11 @@ class TextCodec:
         return np.fromiter(ids, self.dtype, count=int(offsets[-1])), offsets
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of these tokens; bytes that are not UTF-8 become U+FFFD."""
+        """The text of the tokens; invalid UTF-8 becomes U+FFFD."""
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def first_change(self, texts: Sequence[str]) -> tuple[str, str] | None:
-        """The first text that decoding changes, and what it becomes; None if all survive.
-
-        Only the parts around the first difference.
-        """
+        """Excerpts around the first difference of a text and its round trip; None if all match."""
         tokens, offsets = self.encode(texts)
         for text, (start, stop) in zip(texts, itertools.pairwise(offsets), strict=True):
             decoded = self.decode(tokens[start:stop].tolist())
@@ -67,8 +64,8 @@ class TextCodec:
 def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:
     """Train byte-level BPE (GPT-2's pre-tokenisation) and return its tokenizer.json.
 
-    Every byte is a token, so any text survives ``encode`` and ``decode`` unchanged. The same texts
-    in the same order give the same JSON. Few texts may give fewer tokens than ``vocabulary``.
+    Every byte is a token, so any text survives the round trip. Training is deterministic. A small
+    sample may give fewer tokens than ``vocabulary``.
 
     Raises:
         ValueError: the vocabulary has no room for all bytes and the boundary.
@@ -88,16 +85,16 @@ def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:
 
 
 def check_vocabulary(vocabulary: int) -> None:
-    """Refuse one that :func:`train` can't make."""
+    """Raise ValueError for a vocabulary too small for :func:`train`."""
     if vocabulary < SMALLEST:
         raise ValueError(f"tokenizer.vocabulary must be {SMALLEST} or more, not {vocabulary}")
 
 
 def load(path: str, boundary: str) -> TextCodec:
-    """Load a tokenizer.json and name the token that separates documents.
+    """Load a tokenizer.json whose token ``boundary`` separates documents.
 
     Raises:
-        ValueError: the file is missing or unreadable, or has no such token.
+        ValueError: the file is missing or invalid, or lacks that token.
     """
     if not os.path.isfile(path):
         raise ValueError(f"there is no tokenizer {path}: give the path of a tokenizer.json")
