@@ -272,7 +272,7 @@ def test_the_report_of_contamination(run, data, tmp_path):
     about = contamination.report(settings)
     assert {row["arm"] for row in about["counts"]} == {"filtered", "unfiltered"}
     assert "cb" in about["not_run"]
-    assert about == storage.read_json(tmp_path / "contamination.json")
+    assert about == storage.read_json(str(tmp_path / "contamination.json"))
     whole = {(s["task"], s["metric"]): s for s in about["scores"]["filtered"]}
     row = whole["piqa", "accuracy"]
     assert row["all_items"] == row["clean_items"] + row["dirty_items"] == 4

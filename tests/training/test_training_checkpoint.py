@@ -120,7 +120,7 @@ def forge(folder, index):
     """Give a checkpoint this index, with a manifest that fits it."""
     path = folder / "step_000000020"
     (path / ".metadata").write_bytes(index)
-    manifest = storage.read_json(path / MANIFEST)
+    manifest = storage.read_json(str(path / MANIFEST))
     manifest["files"][".metadata"] = storage.checksum(str(path / ".metadata"))
     storage.write_json(str(path / MANIFEST), manifest)
     return checkpoint.newest(str(folder))
