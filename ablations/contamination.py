@@ -138,11 +138,7 @@ class ContaminationConfig:
 
 
 def report(config: ContaminationConfig) -> dict[str, Any]:
-    """Measure, write both files, and return the content of ``contamination.json``.
-
-    Raises:
-        ValueError: a named arm, run or task is missing or does not match.
-    """
+    """Measure, write both files, return ``contamination.json``; a ValueError on unknown names."""
     corpus = open_corpus(config.corpus)
     names = corpus.arms() if config.arms is None else config.arms
     if unknown := sorted(config.runs.keys() - set(names)):

@@ -140,11 +140,7 @@ def _rates(study: Study, further: Study | None, outcome: verdict.Finding) -> lea
 
 
 def primary_contrast(study: Study) -> Contrast:
-    """The declared contrast at the variants compared.
-
-    Raises:
-        ValueError: no seed has both arms.
-    """
+    """The declared contrast; a ValueError with the states of jobs if no seed has both arms."""
     primary = study.declared.primary
     arms = (primary.treatment, primary.baseline)
     contrast = between(study, primary.treatment, primary.baseline)

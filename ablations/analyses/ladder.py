@@ -128,11 +128,7 @@ def arms_at(study: Study, sizes: Sequence[str]) -> list[str]:
 def scores(
     study: Study, variant: str, arms: Sequence[str], endpoint: str
 ) -> decisions.Scores | None:
-    """An endpoint of these arms on common seeds, more is better; None if they share no seed.
-
-    Raises:
-        ValueError: a run lacks the endpoint.
-    """
+    """An endpoint on common seeds, if any, more is better; a ValueError if a run lacks it."""
     runs = [study.seeds(arm, variant) for arm in arms]
     shared = sorted(set.intersection(*(set(by_seed) for by_seed in runs))) if runs else []
     if not shared:

@@ -70,11 +70,7 @@ def gain(name: str) -> int:
 
 
 def sample(name: str, run: Run, groups: Mapping[str, Sequence[str]]) -> Sample:
-    """The strata of an endpoint in one run.
-
-    Raises:
-        ValueError: no such endpoint, or the run was not evaluated on it.
-    """
+    """The strata of an endpoint; a ValueError if it does not exist or the run lacks it."""
     kind, rest = _split(name)
     if kind == "heldout":
         sources = groups.get(rest[0], [rest[0]])

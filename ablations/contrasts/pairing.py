@@ -46,7 +46,7 @@ def contrast(
     baseline: Mapping[int, Run],
     endpoint: str | None = None,
 ) -> Contrast | None:
-    """Compare two arms (runs by seed) on their common seeds; None if there are none.
+    """Compare two arms (runs by seed) on common seeds; None if there are none.
 
     Raises:
         ValueError: a run lacks the endpoint.

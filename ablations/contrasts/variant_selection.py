@@ -26,11 +26,7 @@ FEWEST = 2
 
 
 def choose(study: Study) -> Study:
-    """The study with the variants chosen as declared; unchanged if there is no choice to make.
-
-    Raises:
-        ValueError: there is nothing to choose from, or too little text to choose on.
-    """
+    """The study with variants chosen as declared, if any; a ValueError if that is impossible."""
     declared = study.declared.compare
     if study.chosen is not None or declared is None or declared.at == CompareAt.main:
         return study
@@ -103,11 +99,7 @@ def best(study: Study, share: float) -> Study:
 
 
 def lowest(study: Study) -> Study:
-    """Each arm at the lowest learning rate of its variants.
-
-    Raises:
-        ValueError: an arm was run at one learning rate only.
-    """
+    """Each arm at its lowest learning rate; a ValueError if an arm has only one."""
     choices, rows = {}, []
     by_arm: dict[str, list[str]] = {}
     for arm in study.declared.arms:

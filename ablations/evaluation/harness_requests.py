@@ -31,11 +31,7 @@ class Generation(NamedTuple):
 
 
 def generation_settings(settings: Mapping[str, Any]) -> Generation:
-    """The harness's ``generation_kwargs``: greedy text, or beam search's for ``num_beams``.
-
-    Raises:
-        ValueError: it asks for sampling.
-    """
+    """The harness's ``generation_kwargs``; a ValueError if they ask for sampling."""
     if settings.get("do_sample"):
         raise ValueError("this model does not sample: choose tasks with do_sample=false")
     until = settings.get("until") or []

@@ -1,1 +1,1 @@
-"""The page of a study: its body, styles and scripts, beside those of :mod:`pipeline.page`."""
+"""The page of a study, built on :mod:`pipeline.page`."""

@@ -1,7 +1,7 @@
-"""The curves of a study's page as rows: every run, and the means over seeds.
+"""The curves of a study's page as rows: every run, and means over seeds.
 
-Bands are pointwise t intervals over seeds, at the token counts that all seeds share. They exclude
-the error of the held-out documents, since curves hold no documents.
+Bands are pointwise t intervals over seeds, at token counts that all seeds share, without the error
+of the held-out documents.
 """
 
 import functools
@@ -20,11 +20,11 @@ from ablations.study_files.table import Row
 
 POINTS = 60
 LOSS_POINTS = 150
-"""Points shown per run, so that a page stays small; a loss point is a mean over its neighbours."""
+"""Points per run, to keep pages small; a loss point is a mean over its neighbours."""
 
 
 def heldout_names(study: Study) -> list[str]:
-    """Held-out groups, then sources that are not named like a group."""
+    """Held-out groups, then other sources."""
     groups = study.declared.heldout
     sources = [source for run in study.runs.values() for source in run.documents]
     return [*groups, *(source for source in dict.fromkeys(sources) if source not in groups)]
@@ -47,7 +47,7 @@ def heldout_curves(study: Study) -> list[Row]:
 
 
 def heldout_bands(study: Study) -> list[Row]:
-    """Mean over seeds and its interval; the other axes are means over seeds."""
+    """Means over seeds, of the other axes too, with intervals."""
     rows = []
     for arm, variant, runs in _by_arm(study):
         curves = [run.curve for run in runs.values() if run.curve is not None]
@@ -64,7 +64,7 @@ def heldout_bands(study: Study) -> list[Row]:
 
 
 def heldout_gaps(study: Study) -> list[Row]:
-    """Every arm's difference to the baseline at equal tokens, paired by seed."""
+    """Every arm's difference from the baseline at equal tokens, paired by seed."""
     rows = []
     for arm, variant, pairs in _pairs(study):
         curves = [curve for pair in pairs for curve in pair]
@@ -79,11 +79,10 @@ def heldout_gaps(study: Study) -> list[Row]:
 
 
 def efficiency(study: Study) -> list[Row]:
-    """Tokens that an arm needs to match the baseline, as a share of the baseline's own tokens.
+    """Tokens that an arm needs to match the baseline, as a share of the baseline's tokens.
 
-    Paired by seed, at those evaluations of the baseline that every seed of the arm can match. Read
-    off the best value so far, linear in the logarithm of tokens. The mean is geometric, with the
-    interval of the logarithms.
+    Paired by seed, at evaluations of the baseline that every seed of the arm can match, by the best
+    value so far, linear in the logarithm of tokens. Means and intervals are of the logarithms.
     """
     rows = []
     for arm, variant, pairs in _pairs(study):
@@ -107,7 +106,7 @@ def efficiency(study: Study) -> list[Row]:
 
 
 def training_loss(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
-    """Training loss of every run, in nats per token of its arm's own text."""
+    """Training loss of every run, in nats per token of its arm's text."""
     rows = []
     for (arm, variant, seed), log in logs.items():
         tokens, loss = smooth(log.tokens, log.loss, LOSS_POINTS)
@@ -137,8 +136,8 @@ def loss_bands(study: Study, logs: Mapping[JobKey, TrainingLog]) -> list[Row]:
 def iso_flop(study: Study) -> list[Row]:
     """The primary endpoint of each size at equal total compute, mean over seeds.
 
-    Budgets are the total compute of each size, if two sizes or more reached it. The size whose runs
-    end there has the advantage of a decayed learning rate.
+    Budgets are each size's total compute, if another size reached it. Runs that end there have the
+    advantage of a decayed learning rate.
     """
     kind, _, name = study.declared.primary.endpoint.partition("/")
     sizes = ladder.sizes(study)
@@ -165,10 +164,10 @@ def iso_flop(study: Study) -> list[Row]:
 
 
 def along_axis(study: Study) -> list[Row]:
-    """Primary endpoint and held-out groups along a number that a study sweeps.
+    """Primary endpoint and held-out groups along a swept number, with intervals over seeds.
 
-    The points are arms or variants called ``name=number``. If arms are (``alpha=3.0``), variants
-    are lines; if variants are (``rate=0.5``), arms. Intervals are over seeds.
+    Points are arms called ``name=number`` (``alpha=3.0``) on a line per variant, or such variants
+    (``rate=0.5``) on a line per arm.
     """
     declared = study.declared
     arms = [arm for arm in declared.arms if arm != declared.primary.control]
@@ -208,7 +207,7 @@ def _by_arm(study: Study) -> Iterator[tuple[str, str, Mapping[int, Run]]]:
 
 
 def _pairs(study: Study) -> Iterator[tuple[str, str, list[tuple[Curve, Curve]]]]:
-    """Curves of each arm and of the baseline, for the seeds that have both."""
+    """Curves of each arm and the baseline, for common seeds."""
     baseline = study.declared.primary.baseline
     for arm, variant, runs in _by_arm(study):
         bases = study.seeds(baseline, variant)
@@ -222,7 +221,7 @@ def _pairs(study: Study) -> Iterator[tuple[str, str, list[tuple[Curve, Curve]]]]
 
 
 def _along(study: Study, curves: Sequence[Curve], name: str) -> list[FloatArray]:
-    """A held-out group or source along each curve; empty if a curve lacks a source of it."""
+    """A held-out group or source along each curve; empty if a curve lacks one."""
     sources = study.declared.heldout.get(name, [name])
     if any(source not in curve.heldout for curve in curves for source in sources):
         return []
@@ -239,7 +238,7 @@ def _shared(
 
 
 def interval(values: Sequence[float] | FloatArray, alpha: float) -> Row:
-    """Mean over seeds, and its interval where there are two or more."""
+    """Mean over seeds, with an interval for two or more."""
     row: Row = {"seeds": len(values), "value": float(np.mean(values)), "low": None, "high": None}
     if len(values) > 1:
         estimate = inference.over_seeds(np.array(values), alpha)

@@ -1,7 +1,4 @@
-"""The data of a study's page as one JSON value: verdict, figures, and reasons for empty ones.
-
-A figure is ``{"columns": [name], "rows": [[value]]}``, behind a chart or table and a CSV file.
-"""
+"""The data of a study's page as one JSON value: verdict, figures, and reasons for empty ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +39,7 @@ CONCLUSIONS = {
     " gain means that it missed its aim.",
     "all": "Every source counts the same, so this mixes what the groups show one by one.",
 }
-"""What readers may conclude from the groups of held-out text."""
+"""What readers may conclude from each group of held-out text."""
 
 
 def page_data(
@@ -50,8 +47,8 @@ def page_data(
 ) -> Json:
     """Everything that ``page/report.js`` draws.
 
-    ``result`` is the comparison, or the error that prevented one; ``logs`` are those of complete
-    jobs; ``not_run`` has reasons for tasks that were requested but not run.
+    ``result`` is the comparison or the error that prevented it, ``logs`` those of complete jobs;
+    ``not_run`` has the reasons for requested tasks that were not run.
     """
     declared = study.declared
     shown = figures(study, result, logs, not_run)
@@ -129,7 +126,7 @@ def verdict(study: Study, result: Comparison | ValueError) -> Json:
 def figures(
     study: Study, result: Comparison | ValueError, logs: Logs, not_run: Mapping[str, str]
 ) -> dict[str, list[Row]]:
-    """The rows of every figure and table by name; without a comparison, those that need none."""
+    """The rows of every figure and table by name."""
     shown: dict[str, list[Row]]
     if isinstance(result, ValueError):
         run = _any_run(study)
@@ -215,9 +212,9 @@ def reasons(
 
 
 def with_chance(study: Study, averages: Sequence[Row]) -> list[Row]:
-    """GLaM's averages; NLU, whose tasks are choices, with the score of guessing.
+    """GLaM's averages; NLU, whose tasks are choices, with its chance level.
 
-    That is a mean over the rows where guessing has a meaning, ``chance_rows`` of them.
+    It is a mean over the ``chance_rows`` rows with a chance level.
     """
     run = _any_run(study)
     out: list[Row] = []
@@ -249,7 +246,7 @@ def size_runs(study: Study) -> list[Row]:
 
 
 def tasks_not_run(study: Study, why: Mapping[str, str]) -> list[Row]:
-    """Rows of GLaM's averages that a number of shots lacks, and tasks that had no data."""
+    """Missing rows of GLaM's averages, and tasks without data."""
     run = _any_run(study)
     rows: list[Row] = []
     for name in endpoints.averages_of(run, study.declared.shots) if run else ():
@@ -270,5 +267,5 @@ def _any_run(study: Study) -> Run | None:
 
 
 def _along(rows: list[Row]) -> list[Row]:
-    """The rows if there are at least two evaluations; one point is not a curve."""
+    """The rows if there are two evaluations or more; one point is not a curve."""
     return rows if len({row["tokens"] for row in rows}) > 1 else []

@@ -13,7 +13,7 @@ from ablations.study_files.variant_choice import CompareAt
 
 
 def question(study: Study, result: Comparison | ValueError) -> str:
-    """The question of the study."""
+    """The study's question."""
     if not isinstance(result, ValueError):
         if result.calibration:
             return "Does the method raise false alarms, and does it find an effect that is there?"

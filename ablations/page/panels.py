@@ -16,10 +16,9 @@ from pipeline.page import Panel
 
 
 def trunk_gains(study: Study, _: Comparison | ValueError) -> list[Row]:
-    """Every arm on every held-out group: its trunk, the arm, and the change.
+    """Every arm on every held-out group: its trunk, the arm, and the change; means over seeds.
 
-    Means over seeds. The interval of the change is over seeds; with one shared trunk, over the text
-    orders of the last stage only.
+    With one shared trunk, the interval is over text orders of the last stage only.
     """
     rows: list[Row] = []
     for group in study.declared.heldout if study.trunks else ():
@@ -41,12 +40,11 @@ def trunk_gains(study: Study, _: Comparison | ValueError) -> list[Row]:
 
 
 def _values(study: Study, runs: Mapping[int, Run], endpoint: str) -> dict[int, float]:
-    """Bits per byte by seed."""
     return {s: inference.endpoint(sample(study, run, endpoint)) for s, run in runs.items()}
 
 
 def learning_rates(study: Study, result: Comparison | ValueError) -> Sequence[Row]:
-    """Each arm at the learning rates or numbers of passes that were tried."""
+    """Each arm at the learning rates or numbers of passes tried."""
     rows = [] if isinstance(result, ValueError) else result.tables["learning_rates"]
     unit = endpoints.unit(study.declared.primary.endpoint).capitalize()
     return [
@@ -93,4 +91,4 @@ PANELS: dict[str, Panel] = {
         " intervals are not adjusted for their number.",
     ),
 }
-"""The panels by name; each takes the study, and its comparison or the error that prevented one."""
+"""Panels by name, of a study and its comparison or the error that prevented it."""

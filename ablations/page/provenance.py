@@ -21,11 +21,11 @@ TEXT_SHOWN = 2000
 
 
 def yields(study: Study) -> list[Row]:
-    """What each arm's rule kept of each source, from the results' provenance.
+    """Each arm's share of each source, from the results' provenance.
 
-    ``provenance["arm"]`` is a corpus's ``arms/NAME.json``; ``sources`` there and ``pool`` in
-    ``provenance["corpus"]`` are {source: {documents, targets, bytes}}, of the arm and of
-    the pool it selects from. A target is a token or a boundary.
+    ``provenance["arm"]`` is a corpus's ``arms/NAME.json``; its ``sources`` and the ``pool`` in
+    ``provenance["corpus"]`` are {source: {documents, targets, bytes}}. A target is a token or a
+    boundary.
     """
     rows = []
     for arm in study.declared.arms:
@@ -90,15 +90,15 @@ def flat(value: Mapping[str, Any]) -> Json:
     """Flatten one level of mappings: {"a": {"b": 1}} to {"a b": 1}."""
     out: Json = {}
     for key, item in value.items():
-        nested = isinstance(item, Mapping) and item
-        out |= (
-            {f"{key} {name}": inner for name, inner in item.items()} if nested else {str(key): item}
-        )
+        if isinstance(item, Mapping) and item:
+            out |= {f"{key} {name}": inner for name, inner in item.items()}
+        else:
+            out[str(key)] = item
     return out
 
 
 def carbon(study: Study) -> Json:
-    """Kilograms of CO2e per kWh of the study's electricity, and the source of the figure."""
+    """Kilograms of CO2e per kWh of electricity, and the source of the figure."""
     runs = study.runs.values()
     stated = {run.result.provenance.get("co2e_kg_per_kwh") for run in runs} or {None}
     average = "the world average of 2024 (IEA, Electricity 2025)"
@@ -112,7 +112,6 @@ def carbon(study: Study) -> Json:
 
 
 def _co2e(run: Run) -> float:
-    """Kilograms of CO2e of a run."""
     stated = run.result.provenance.get("co2e_kg_per_kwh")
     return run.result.kwh * (CO2E_KG_PER_KWH if stated is None else float(stated))
 

@@ -16,8 +16,8 @@ Logs = Mapping[JobKey, TrainingLog]
 def expert_load(logs: Logs) -> list[Row]:
     """Share of tokens whose first choice is an expert, by layer, in each arm's first seed.
 
-    Expert 3 of one seed is unrelated to expert 3 of another, so there is no mean over seeds.
-    ``source`` is "training" for the last training batches, else a source of held-out text.
+    Experts of different seeds are unrelated, so there is no mean over seeds. ``source`` is
+    "training" for the last training batches, else a source of held-out text.
     """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
@@ -34,10 +34,7 @@ def expert_load(logs: Logs) -> list[Row]:
 
 
 def routers(logs: Logs) -> list[Row]:
-    """Router entropy and the share of dropped choices along the training of every run.
-
-    Means over layers; an entropy of 1 means that all experts are equally probable.
-    """
+    """Router entropy (1: uniform) and share of dropped choices during training; layer means."""
     rows = []
     for (arm, variant, seed), log in logs.items():
         if (router := log.routers) is None:
@@ -56,8 +53,8 @@ def routers(logs: Logs) -> list[Row]:
 def router_layers(logs: Logs) -> list[Row]:
     """Each layer's router over the last quarter of training: means over seeds.
 
-    ``busiest`` and ``idlest`` are the shares of those experts relative to an even share, ``unused``
-    is the number of experts that were no token's first choice.
+    ``busiest`` and ``idlest`` are relative to an even share, ``unused`` is the number of experts
+    that were no token's first choice.
     """
     rows = []
     for (arm, variant), group in _by_arm(logs).items():
@@ -86,12 +83,11 @@ def _layers(log: Routers) -> dict[str, FloatArray]:
 
 
 def _end(values: FloatArray) -> FloatArray:
-    """The mean over the last lines: [lines, L] to [L]."""
+    """The mean over the end of training: [lines, L] to [L]."""
     return np.mean(values[-last_lines(len(values)) :], axis=0)
 
 
 def _by_arm(logs: Logs) -> dict[tuple[str, str], dict[int, Routers]]:
-    """The routers of each arm and variant, by seed."""
     out: dict[tuple[str, str], dict[int, Routers]] = {}
     for (arm, variant, seed), log in logs.items():
         if log.routers is not None:
@@ -100,5 +96,5 @@ def _by_arm(logs: Logs) -> dict[tuple[str, str], dict[int, Routers]]:
 
 
 def _short(value: float) -> float:
-    """Six significant digits, more than a chart can show."""
+    """Six significant digits, enough for a chart."""
     return float(f"{value:.6g}")

@@ -1,7 +1,4 @@
-"""The tables of a comparison for a terminal of 80 columns; the CSV files have everything.
-
-Numbers have three significant digits, counts a suffix (131K, 2.72M).
-"""
+"""The tables of a comparison for a terminal of 80 columns; the CSV files have everything."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +12,12 @@ from ablations.study_files.variant_choice import status_of
 
 WIDTH = 80
 BEST = 12
-"""Metrics that are printed, of many."""
+"""Number of proxy metrics printed."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column. ``text`` is left-aligned and cut if a line is too long; with ``once``, a value that
-    repeats the line above is blank.
-    """
+    """A column. ``text`` is left-aligned, and cut to fit; ``once`` blanks repeated values."""
 
     head: str
     cell: Callable[[Row], str]
@@ -56,7 +51,7 @@ def figure(name: str, head: str = "", signed: bool = False) -> Column:
 
 
 def count(name: str, head: str = "") -> Column:
-    """A column of counts with their suffix."""
+    """A column of counts with suffixes."""
     return _known(name, head, amount)
 
 
@@ -77,7 +72,7 @@ def chance(name: str) -> Column:
 
 
 def right(name: str, head: str) -> Column:
-    """A column of right decisions, of how many."""
+    """A column of right decisions of a total."""
 
     def cell(row: Row) -> str:
         total = row[f"{name}_of"]
@@ -87,7 +82,7 @@ def right(name: str, head: str) -> Column:
 
 
 def _known(name: str, head: str, shown: Callable[[Any], str]) -> Column:
-    """A column of ``shown`` values; those that are unknown are a dash."""
+    """A column of ``shown`` values, a dash for missing ones."""
     return Column(head or name, lambda of: "–" if of.get(name) is None else shown(of[name]))
 
 
@@ -176,11 +171,11 @@ TABLES: Mapping[str, tuple[str, Sequence[Column]]] = {
         [text("arm"), text("variant"), _known("seed", "", str), text("state"), text("error")],
     ),
 }  # fmt: skip
-"""Title and columns of what is printed; the table of tasks goes to its file only."""
+"""Titles and columns of the tables printed; tasks are only in their file."""
 
 
 def shown(name: str, rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows of a table that are printed: of metrics, the best at the smallest size."""
+    """The rows to print: of proxy metrics, the best at the smallest size."""
     if name != "proxies":
         return rows
     return [row for row in rows if row["variant"] == rows[0]["variant"]][:BEST]
@@ -189,7 +184,7 @@ def shown(name: str, rows: Sequence[Row]) -> Sequence[Row]:
 def lines(
     rows: Sequence[Row], columns: Sequence[Column], heads: Mapping[str, str] | None = None
 ) -> list[str]:
-    """A table as lines of :data:`WIDTH` characters, or more if its numbers alone are wider.
+    """A table as lines of :data:`WIDTH` characters, or more if its numbers need them.
 
     ``heads`` replaces headings. Columns without values are left out.
     """

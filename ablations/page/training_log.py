@@ -1,8 +1,8 @@
 """Training loss and router statistics of a run, from ``metrics.jsonl``.
 
-Lines are those of ``model/train.py``: ``tokens`` and ``loss``; with experts also ``router_entropy``
-[L] and ``dropped`` [L], and in some lines ``expert_load`` [L, E]. A line of an evaluation may have
-``heldout_expert_load`` = {source: [L, E]}. L counts MoE layers, E experts.
+``model/train.py`` logs ``tokens`` and ``loss``; with experts also ``router_entropy`` [L] and
+``dropped`` [L], in some lines ``expert_load`` [L, E], and in evaluations ``heldout_expert_load`` =
+{source: [L, E]}, with L MoE layers and E experts.
 """
 
 import json
@@ -17,16 +17,15 @@ from ablations.study_files.results import CURVE, FloatArray, JobKey
 from winnow.filesystem import storage
 
 LAST = 0.25
-"""The final share of a run over which loads are averaged."""
+"""The end of a run, over which loads are averaged."""
 
 
 @dataclass(frozen=True)
 class Routers:
     """``tokens`` [lines], ``entropy`` (nats) and ``dropped`` (share of choices) [lines, L].
 
-    ``load`` [L, E] is the share of tokens that name an expert first, a mean over the lines of the
-    last quarter of the run that have it, or the last that was logged; ``load_by_source`` the same
-    on held-out text of each source, where it was logged.
+    ``load`` [L, E] is the share of tokens with an expert as first choice, a mean over the last
+    quarter of the run or else the last logged; ``load_by_source`` the same on held-out text.
     """
 
     tokens: FloatArray
@@ -38,7 +37,7 @@ class Routers:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Training loss in nats per token over tokens, both [lines]; no routers in a dense model."""
+    """Training loss in nats per token, over tokens, both [lines]; no routers if dense."""
 
     tokens: FloatArray
     loss: FloatArray
@@ -46,7 +45,7 @@ class TrainingLog:
 
 
 def read_log(study: str, job: JobKey) -> TrainingLog | None:
-    """The log of a complete job, as ``ablations.reading`` took it; None without one."""
+    """The log of a complete job; None without one."""
     path = storage.join(job.folder(study), CURVE)
     if not storage.exists(path):
         return None
@@ -57,17 +56,17 @@ def read_log(study: str, job: JobKey) -> TrainingLog | None:
 
 
 def last_lines(lines: int) -> int:
-    """How many lines the end of a run is."""
+    """The number of lines in the end of a run."""
     return max(1, round(LAST * lines))
 
 
 def thin(values: FloatArray, points: int) -> npt.NDArray[np.int64]:
-    """At most ``points`` evenly spaced indices of an array, both ends included."""
+    """At most ``points`` evenly spaced indices of an array, with both ends."""
     return np.unique(np.linspace(0, len(values) - 1, min(points, len(values))).round().astype(int))
 
 
 def smooth(tokens: FloatArray, loss: FloatArray, points: int) -> tuple[FloatArray, FloatArray]:
-    """Means of neighbours, at most ``points`` of them, each at the last of its tokens."""
+    """At most ``points`` means of neighbours, each at its last token count."""
     if not len(tokens):
         return tokens, loss
     edges = np.linspace(0, len(tokens), min(points, len(tokens)) + 1).round().astype(int)

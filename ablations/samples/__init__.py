@@ -1,1 +1,1 @@
-"""Compares models by what lm-evaluation-harness logged of them (``--log_samples``)."""
+"""Compares models by their logs of lm-evaluation-harness (``--log_samples``)."""

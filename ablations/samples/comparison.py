@@ -1,12 +1,12 @@
-"""Compare models by their logged samples: verdict and tables. No I/O.
+"""Compare models by their logged samples: verdict and tables.
 
-Each task is tested by its *main* metric: the first preferred one, else the first that lm-eval
-lists. The primary endpoint is their unweighted mean over tasks. The family of further tests, with
-Holm's adjustment, has every arm on every task, and the arms after the second on the primary
-endpoint. Other metrics have intervals but no tests.
+Each task is tested by its *main* metric: the first preferred one, else lm-eval's first. The primary
+endpoint is their unweighted mean over tasks. The family of further tests, with Holm's adjustment,
+has every arm on every task, and the arms after the second on the primary endpoint. Other metrics
+have intervals but no tests.
 
-With one run per arm the results are about these models; with several (training seeds) they are
-about other seeds too, as in a study (:mod:`ablations.stats.inference`).
+With one run per arm the results are about these models; with several (training seeds) they
+generalise to other seeds, as in a study (:mod:`ablations.stats.inference`).
 """
 
 import dataclasses
@@ -59,9 +59,8 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`. ``primary`` is the estimate that the verdict is about.
-
-    ``paired`` counts the tasks that can be compared, and their items.
+    """The result of :func:`compare`. ``primary`` is the verdict's estimate; ``paired`` counts the
+    comparable tasks and their items.
     """
 
     headline: str
@@ -72,7 +71,7 @@ class Comparison:
     tables: dict[str, list[Row]]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values; infinite degrees of freedom are null."""
+        """Plain JSON values; infinite degrees of freedom are null."""
         return dict(finite({"format": FORMAT, **asdict(self)}))
 
 
@@ -80,8 +79,7 @@ def compare(paired: Paired, criteria: Criteria) -> Comparison:
     """Compare the arms with the first of them, and judge the second.
 
     Raises:
-        ValueError: the primary endpoint is not a task, or its unit has no default smallest
-            difference and none was given.
+        ValueError: the primary endpoint is not a task, or needs a smallest difference.
     """
     main = [main_of(measures, criteria.metrics) for measures in by_task(paired.measures)]
     primary, notes = primary_of(main, criteria.primary)
@@ -160,14 +158,14 @@ def _doubts(
 
 
 def _identical(estimate: Estimate) -> bool:
-    """Whether the arms agree on every item; the error is then 0 and meaningless."""
+    """Whether the arms agree on every item, which makes the error meaningless."""
     return estimate.value == 0 and estimate.error == 0
 
 
 def _tests(
     main: Sequence[Measure], primary: Endpoint, paired: Paired, criteria: Criteria
 ) -> list[Row]:
-    """The family of tests; intervals and detectable effects hold for all of them at once."""
+    """The family of tests; intervals and detectable effects hold simultaneously."""
     baseline, treatment, *others = paired.arms
     family = [(arm, primary) for arm in others if primary.name == AVERAGE]
     family += [

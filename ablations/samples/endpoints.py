@@ -1,4 +1,4 @@
-"""Endpoints (a metric of a task, or the mean of several) and their paired differences."""
+"""Endpoints (a task's metric, or the mean of several) and their paired differences."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A mean over measures, each of the same weight; all are in ``unit``."""
+    """The unweighted mean over measures of one ``unit``."""
 
     name: str
     label: str
@@ -39,7 +39,7 @@ class Endpoint:
 
     @property
     def chance(self) -> float | None:
-        """The chance score; None unless known for every measure."""
+        """The chance score; None if unknown for a measure."""
         known = [measure.chance for measure in self.measures if measure.chance is not None]
         return sum(known) / len(known) if len(known) == len(self.measures) else None
 
@@ -54,8 +54,8 @@ class Endpoint:
 def difference(endpoint: Endpoint, arm: str, baseline: str, runs: int, alpha: float) -> Estimate:
     """Arm minus baseline, paired by run, and by passage or item.
 
-    With one run per arm and independent items that are right or wrong, p is at least McNemar's: a t
-    test is off if few items differ.
+    With one run per arm and independent binary items, p is at least McNemar's, since a t test is
+    off if few items differ.
     """
     ours, theirs = endpoint.samples(arm, runs), endpoint.samples(baseline, runs)
     estimate = inference.difference(ours, theirs, alpha)
@@ -65,7 +65,7 @@ def difference(endpoint: Endpoint, arm: str, baseline: str, runs: int, alpha: fl
 
 
 def discordant(endpoint: Endpoint, arm: str, baseline: str, runs: int) -> tuple[int, int] | None:
-    """Items that only one of two models has right; None where McNemar's test does not apply."""
+    """Items that only one of two models has right; None if McNemar's test does not apply."""
     if runs > 1 or len(endpoint.measures) > 1:
         return None
     (measure,) = endpoint.measures
@@ -76,11 +76,11 @@ def discordant(endpoint: Endpoint, arm: str, baseline: str, runs: int) -> tuple[
 
 
 def mid_p(only_one: int, only_other: int) -> float:
-    """The two-sided mid-p value of McNemar's test, of the counts of :func:`discordant`.
+    """The two-sided mid-p value of McNemar's test, from :func:`discordant` counts.
 
-    The exact conditional test, with half of the observed outcome: the exact test is conservative,
-    the asymptotic one is off if few items differ (Fagerland, Lydersen and Laake 2013, "The McNemar
-    test for binary matched-pairs data").
+    The exact conditional test with half of the observed outcome: the exact test is conservative,
+    the asymptotic one off for few discordant items (Fagerland, Lydersen and Laake 2013, "The
+    McNemar test for binary matched-pairs data").
     """
     differing = only_one + only_other
     if differing == 0:

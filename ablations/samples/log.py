@@ -1,8 +1,8 @@
 """Read logs of lm-evaluation-harness (0.4.3 and later, ``--log_samples``).
 
-A folder has ``results_DATE.json`` and beside it ``samples_TASK_DATE.jsonl``, a line for each item
-and filter: ``doc_id``, ``doc``, ``doc_hash``, ``prompt_hash``, ``target_hash``, ``filtered_resps``,
-``filter`` (since 0.4.8) and the value of each metric under its name.
+A folder has ``results_DATE.json`` and ``samples_TASK_DATE.jsonl``, with a line for each item and
+filter: ``doc_id``, ``doc``, ``doc_hash``, ``prompt_hash``, ``target_hash``, ``filtered_resps``,
+``filter`` (since 0.4.8) and each metric by its name.
 """
 
 import json
@@ -24,16 +24,16 @@ _SAMPLES = re.compile(rf"samples_(.+)_({_DATE})\.jsonl?")
 HASHES = ("doc_hash", "target_hash", "prompt_hash")
 
 Metric = tuple[str, str]
-"""A metric and the filter of the answers that it was computed from."""
+"""A metric and its answer filter."""
 
 
 @dataclass(frozen=True)
 class TaskLog:
-    """The items of a task that a model answered, in the order of their numbers in the data set.
+    """The items of a task that a model answered, in the order of the dataset.
 
     ``scores`` has each metric, or why it cannot be compared; ``reported`` the harness's figures;
-    ``clusters`` the passage of each item, by the field ``passages`` of the data set (None: each
-    item is its own); ``chance`` the expected score of guessing, None if that has no meaning.
+    ``clusters`` the passage of each item, by the dataset's field ``passages`` (None: each item is
+    its own); ``chance`` the expected score of guessing, if any.
     """
 
     place: str
@@ -52,7 +52,7 @@ class TaskLog:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's answers. ``prompting`` has the settings that shape prompts, by name."""
+    """A model's answers; ``prompting`` has the settings that shape prompts."""
 
     place: str
     model: str
@@ -62,15 +62,11 @@ class Evaluation:
 
 
 def read(path: str) -> Evaluation:
-    """Read an evaluation.
-
-    Args:
-        path: the folder that ``--output_path`` named, the model's folder in it, or one
-            ``results_DATE.json`` where a folder has several evaluations of a task.
+    """Read an evaluation from the folder ``--output_path`` or the model's folder in it, or from a
+    ``results_DATE.json`` if a folder has several evaluations of a task.
 
     Raises:
-        ValueError: there is none or more than one, or a file is damaged or does not match the
-            others. The message names the file.
+        ValueError: none or more than one, or files are damaged or do not match.
     """
     folder, dates = _results(path)
     tasks: dict[str, TaskLog] = {}
@@ -168,7 +164,7 @@ def _task(task: str, path: str, about: Mapping[str, Any], file: str) -> TaskLog:
 
 
 def _figures(about: Mapping[str, Any], task: str, file: str) -> dict[Metric, Any]:
-    """The harness's figures of a task; keys are ``metric,filter`` in the file."""
+    """The harness's figures of a task, from keys ``metric,filter``."""
     try:
         figures = about["results"][task]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The data of the page of a comparison of logged samples, as one JSON value."""
+"""The data of the page of a comparison of logged samples."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from ablations.samples.pairing import Arms, Paired
 from ablations.study_files.table import figure, finite
 
 SHOWN = ("tests", "runs_of_primary", "scores", "runs", "left_out")
-"""Tables on the page; differing items are only in their file."""
+"""Tables on the page; items are only in their file."""
 
 
 def page_data(result: Comparison, paired: Paired, arms: Arms) -> dict[str, Any]:

@@ -15,19 +15,18 @@ from ablations.study_files.table import Row
 POINTS = "points"
 
 LESS_IS_BETTER = ("bits_per_byte", "brier_score", "ter", "wer")
-"""Metrics, besides perplexities, used if the harness does not say (``higher_is_better``)."""
+"""Besides perplexities, if the harness does not say (``higher_is_better``)."""
 
 Arms = Mapping[str, Sequence[Evaluation]]
-"""Evaluations by arm, one per run (training seed), in the order by which they are paired."""
+"""Evaluations by arm, one per run (training seed), paired in order."""
 
 
 @dataclass(frozen=True)
 class Measure:
     """A metric of a task in all runs. ``clusters`` [items] numbers the passages from 0.
 
-    ``scores`` are in ``unit``; ``reported`` is the harness's figure of each run, in its unit.
-    ``gain`` is the sign of a difference that is an improvement. ``chance`` is the score of
-    guessing, in ``unit``.
+    ``scores`` and ``chance`` are in ``unit``, ``reported`` in the harness's. ``gain`` is the sign
+    of an improvement.
     """
 
     task: str
@@ -65,7 +64,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Paired:
-    """Comparable measures, in the order of tasks, and others with reasons."""
+    """Comparable measures in the order of tasks, and others with reasons."""
 
     arms: Sequence[str]
     runs: int
@@ -75,16 +74,11 @@ class Paired:
 
 
 def pair(arms: Arms, tasks: Sequence[str] = (), any_prompts: bool = False) -> Paired:
-    """Pair evaluations by run and item.
-
-    Args:
-        arms: at least two.
-        tasks: to compare; if empty, all that every run has.
-        any_prompts: whether prompts may differ between arms.
+    """Pair evaluations by run and item, on ``tasks`` or all that every run has.
 
     Raises:
         ValueError: arms have different numbers of runs, no task is shared, or a task was evaluated
-            on different items, prompts, shots or versions. The message says what differs.
+            on different items, shots, versions or, without ``any_prompts``, prompts.
     """
     counts = {arm: len(evaluations) for arm, evaluations in arms.items()}
     if len(set(counts.values())) > 1:

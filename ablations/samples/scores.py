@@ -1,8 +1,8 @@
 """Infer how lm-evaluation-harness aggregates a metric, from its items and reported figure.
 
-A task may aggregate its items by any function, so names say little. A metric is compared if one of
-these reproduces the reported figure (``lm_eval/api/metrics.py`` there); all are means or ratios of
-sums, whose standard error follows from the items:
+A task may aggregate items by any function, whatever the metric's name. A metric is compared if one
+of these reproduces the reported figure (``lm_eval/api/metrics.py`` there); all are means or ratios
+of sums, whose standard error follows from the items:
 
 =======================  =====================================  ===========================
 the harness's figure     an item logs                           compared in
@@ -27,14 +27,14 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-6
-"""Relative; allows for another summation order and float32 figures."""
+"""Relative; for other summation orders and float32 figures."""
 
 
 @dataclass(frozen=True)
 class Score:
     """A metric of one run: the sum of ``numerator`` over that of ``denominator``, both [items].
 
-    ``unit`` is empty for a plain mean, whose unit is the metric's own.
+    ``unit`` is empty for a plain mean, in the metric's unit.
     """
 
     numerator: FloatArray
@@ -59,7 +59,7 @@ def score(metric: str, values: Sequence[Any], reported: Any) -> Score | str:
 
 
 def mean_of(score: Score) -> float:
-    """The metric's value in the unit it is compared in."""
+    """The metric's value, in the unit compared."""
     return float(score.numerator.sum() / score.denominator.sum())
 
 
@@ -92,7 +92,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """A number, also one that a NumPy type turned into a string."""
+    """A number, or one that NumPy turned into a string."""
     if value in ("True", "False"):
         return float(value == "True")
     try:

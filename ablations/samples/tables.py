@@ -1,4 +1,4 @@
-"""The descriptive tables of a comparison of logged samples. They have intervals but no tests."""
+"""The descriptive tables of a comparison of logged samples, with intervals but no tests."""
 
 from collections.abc import Sequence
 
@@ -60,7 +60,7 @@ def by_run(primary: Endpoint, paired: Paired) -> list[Row]:
 
 
 def runs(paired: Paired) -> list[Row]:
-    """The value of each run, beside the figure that lm-eval reports."""
+    """The value of each run, beside lm-eval's figure."""
     return [
         {
             "task": measure.task,
@@ -79,7 +79,7 @@ def runs(paired: Paired) -> list[Row]:
 
 
 def items(main: Sequence[Measure], paired: Paired) -> list[Row]:
-    """The items on which an arm differs from the baseline: means over runs, by the main metric."""
+    """Items on which an arm differs from the baseline: means over runs, by the main metric."""
     baseline, *others = paired.arms
     rows = []
     for measure in main:

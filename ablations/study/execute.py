@@ -142,7 +142,7 @@ def offset_master_port(offset: int) -> Iterator[None]:
 def evaluate_tasks(
     job: Job, threads: int, rank: int = 0, harness: Mapping[str, Any] | None = None
 ) -> pa.Table | None:
-    """The scores of the trained model on the study's tasks, on rank 0; None without tasks.
+    """The scores on the study's tasks, on rank 0; None without tasks.
 
     Raises:
         ValueError: a task of lm-evaluation-harness is not as declared (``harness``).

@@ -253,11 +253,7 @@ def check_declared_before(output: str, declared: Declaration) -> None:
 
 
 def expected_noise(config: AblationConfig) -> tuple[float, float, str]:
-    """Seed SD and item error of the primary contrast, and their origin.
-
-    Raises:
-        ValueError: the pilot lacks the contrast.
-    """
+    """Seed SD, item error and their origin; a ValueError if the pilot lacks the contrast."""
     noise = config.noise
     if noise.pilot is None:
         return noise.seed_sd, noise.item_error, "as stated"

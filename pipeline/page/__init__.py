@@ -1,9 +1,8 @@
 """A report as one HTML file that opens offline: a shell, a body, styles, scripts, one JSON block.
 
 The texts, URLs and host names of a report are untrusted, so three measures protect the browser: the
-JSON block holds no character that HTML could take for markup, the scripts add text as text nodes
-only, and a Content-Security-Policy allows only the page's own style and script (by hash), and no
-requests.
+JSON block has no markup characters, the scripts add text as text nodes only, and a
+Content-Security-Policy allows only the page's style and script (by hash), and no requests.
 """
 
 import base64
@@ -19,10 +18,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Panel:
-    """A table of a page: ``rows`` makes its rows from the arguments of :func:`panel_data`.
+    """A table of a page, with a ``hint`` above; hidden if it has no rows.
 
-    A row maps columns to text, numbers, booleans or None; ``hint`` is shown above the table. A
-    panel without rows is not shown.
+    ``rows`` makes rows from the arguments of :func:`panel_data`; a row maps columns to text,
+    numbers, booleans or None.
     """
 
     title: str
@@ -43,10 +42,7 @@ def panel_data(panels: Mapping[str, Panel], *about: Any) -> list[dict[str, Any]]
 
 
 def embed_json(value: Any) -> str:
-    """JSON that is safe inside a ``<script>`` element: without ``</script>`` and ``<!--``.
-
-    Keys are sorted, so a value and its copy from a file of sorted keys give the same bytes.
-    """
+    """JSON with sorted keys that is safe in a ``<script>``: without ``</script>`` and ``<!--``."""
     text = json.dumps(
         value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False
     )
@@ -54,12 +50,11 @@ def embed_json(value: Any) -> str:
 
 
 def assemble(title: str, body: str, scripts: Sequence[str], data: Any, style: str = "") -> str:
-    """A page with the HTML ``body``, filled by ``scripts`` from ``data``.
+    """A page with the HTML ``body``, filled by ``scripts`` from ``data``, a mapping in ``#data``.
 
-    The scripts follow ``elements.js`` and ``charts.js``, whose helpers they use, and find the data
-    in the element ``#data``; ``panels.js`` comes last and draws ``data["panels"]``. ``style``
-    follows ``style.css``. ``title`` is escaped, ``data`` is a mapping of JSON values; ``body``,
-    ``scripts`` and ``style`` must be trusted.
+    The scripts follow ``elements.js`` and ``charts.js``, whose helpers they use; ``panels.js``
+    comes last and draws ``data["panels"]``. ``style`` follows ``style.css``. ``title`` is escaped;
+    ``body``, ``scripts`` and ``style`` must be trusted.
     """
     style = read("style.css") + style
     ours = read("elements.js"), read("charts.js"), *scripts, read("panels.js")
@@ -81,7 +76,7 @@ def assemble(title: str, body: str, scripts: Sequence[str], data: Any, style: st
 
 
 def read(name: str) -> str:
-    """The text of a file of this folder."""
+    """The text of a file in this folder."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 

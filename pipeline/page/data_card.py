@@ -1,7 +1,6 @@
-"""The ``README.md`` of an output folder: a data card in the form that the Hugging Face hub reads.
+"""The ``README.md`` of an output folder: a data card for the Hugging Face Hub.
 
-Its front matter names the shards, so ``datasets.load_dataset(DIR)`` works on the folder as it is,
-locally or uploaded.
+Its front matter names the shards, so ``datasets.load_dataset(DIR)`` works, locally or uploaded.
 """
 
 import json
@@ -136,7 +135,6 @@ def _scored_by(classifier: Mapping[str, Any]) -> list[str]:
 
 
 def _reading(manifest: Mapping[str, Any], statistics: Summary) -> list[str]:
-    """What readers found in the blind reading test; nothing if there were none."""
     rows = agreement_rows(manifest, statistics)
     if not rows:
         return []
@@ -177,12 +175,12 @@ def _front_matter(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _form(manifest: Mapping[str, Any]) -> str:
-    """The format of the shards, which a manifest names where it is not the default."""
+    """The format of the shards, in the manifest if not the default."""
     return str(manifest["config"].get("format", "arrow"))
 
 
 def _size_category(rows: int) -> str:
-    """The hub's name for this many rows."""
+    """The hub's category for a number of rows."""
     names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
     place = max(0, len(str(rows)) - 3)
     if place == 0:

@@ -1,8 +1,8 @@
-"""A run's part of the public summary of training content that EU law asks of model providers.
+"""A run's part of the public summary of training content that EU law requires of model providers.
 
-The sections are those of the template of the European Commission's AI Office (24 July 2025, adopted
-as C(2025) 8311; Regulation (EU) 2024/1689, article 53(1)(d)). A run knows sizes, languages, domains
-and what was removed; the rest is marked for the provider to fill in. The only modality is text.
+Sections follow the template of the European Commission's AI Office (24 July 2025, adopted as
+C(2025) 8311; Regulation (EU) 2024/1689, article 53(1)(d)). A run knows sizes, languages, domains
+and removals of text; the rest is marked for the provider to fill in.
 """
 
 import math
@@ -29,8 +29,8 @@ from winnow.text.groups import NONE
 FILES = ("eu_summary.md", "eu_summary.json", "eu_summary_domains.csv")
 
 TOP_SHARE, TOP_SHARE_SME, MOST_SME = 0.1, 0.05, 1000
-"""The share of domains, by size of content, that has to be named, and by small and medium
-enterprises (the lower of share and number)."""
+"""The share of domains, largest first, to be named; for small and medium enterprises, the lower of
+share and number."""
 
 TOKEN_RANGES = (
     (1e9, "Less than 1 billion tokens"),
@@ -48,9 +48,9 @@ Json = dict[str, Any]
 
 
 def write(output: str, manifest: Mapping[str, Any]) -> str:
-    """Write the summary of a finished run as :data:`FILES`; returns the path of the first.
+    """Write the summary of a finished run as :data:`FILES`; return the path of the first.
 
-    Domains are registered domains if those of the run were added up.
+    Domains are registered domains if the run has these.
     """
     registered = registered_data.read(output, manifest)
     if registered is not None:
@@ -72,7 +72,7 @@ def write(output: str, manifest: Mapping[str, Any]) -> str:
 def kept_by_domain(parts: Iterable[pa.Table], column: str) -> pa.Table:
     """Kept documents and bytes of each domain over all sources (:data:`DOMAINS`).
 
-    ``parts`` are of the statistics by host or registered domain, which ``column`` names.
+    ``parts`` are statistics by host or registered domain, the ``column``.
     """
     tally = Tally(DOMAINS)
     for part in parts:
@@ -83,7 +83,7 @@ def kept_by_domain(parts: Iterable[pa.Table], column: str) -> pa.Table:
 
 
 def summary(manifest: Mapping[str, Any], statistics: Summary, domains: pa.Table) -> Json:
-    """The figures of the summary, by section; ``domains`` is of :func:`kept_by_domain`."""
+    """The figures of the summary, by section; ``domains`` is from :func:`kept_by_domain`."""
     rows = statistics["sources"].to_pylist()
     outcomes: dict[str, dict[str, Json]] = {}
     for row in rows:
@@ -155,7 +155,7 @@ def _removed(rows: Sequence[Json]) -> list[Json]:
 
 
 def markdown(about: Json, domains: pa.Table, registered: bool) -> str:
-    """The summary in the order and with the headings of the template, to be completed by hand."""
+    """The summary by the template's headings, to be completed by hand."""
     blocks = [
         "# Public summary of training content",
         f"Drawn up from the text that the run `{about['run']}` kept, after all filters. Where it"

@@ -1,9 +1,8 @@
 """Pairs of documents for a blind reading test: one source, similar length, different score.
 
-The documents of a pair are of one source, so the source gives nothing away, and neither is more
-than :data:`LENGTH_RATIO` times as long as the other. No document is in two pairs, so pairs are
-independent trials. Pairs are spread evenly over :data:`EDGES` of the score distance and, within
-these, over the sources: most random pairs would have nearly equal scores.
+Equal sources and lengths (within :data:`LENGTH_RATIO`) give nothing away. No document is in two
+pairs, so pairs are independent trials. Pairs are spread evenly over strata of the score distance
+(:data:`EDGES`) and, within these, over sources: most random pairs would have nearly equal scores.
 """
 
 from collections import deque
@@ -22,14 +21,14 @@ from winnow.filesystem.tables import required
 from winnow.text.hashing import xxh3_64
 
 EDGES = (0.01, 0.1, 0.3, 0.6)
-"""Least score distances of the strata; scores are not exact enough for smaller distances."""
+"""Minimum score distances of the strata; scores are not exact enough for smaller ones."""
 
 LENGTH_RATIO = 1.25
 SAMPLE = 4000
 """Documents of a source to make pairs from."""
 
 NEIGHBOURS = 16
-"""How far apart the documents of a pair may be in the order of length."""
+"""Maximum distance of a pair in the order of length."""
 
 CHARACTERS = 3000
 """The part of a text that a reader sees."""
@@ -42,8 +41,7 @@ PAIRS = pa.schema(
         *(field.with_name(f"{side}_{field.name}") for side in ("left", "right") for field in _SIDE),
     ]
 )
-"""The pairs of a reading test in reading order; ``cut``: the text goes on. A hash decides which
-document is on the left."""
+"""Pairs in reading order; a hash decides which document is on the left. ``cut``: truncated text."""
 
 _NEEDED = {"id", "bytes", "quality_score", "kept", "drop_reason", "content_hash"}
 
@@ -53,8 +51,8 @@ IntArray = npt.NDArray[np.int64]
 def draw_pairs(folder: str, manifest: Mapping[str, Any], n: int) -> pa.Table:
     """At most n pairs (:data:`PAIRS`) of a finished run, the same whenever they are drawn.
 
-    From the filtered sources, or from all if none is; of documents that reached the keep decision.
-    Reads the scores of all shards, and only the texts of the pairs.
+    From the filtered sources, or all if none is filtered, of documents that reached the keep
+    decision. Reads all scores, but only the texts of the pairs.
 
     Raises:
         ValueError: no two documents make a pair.
@@ -93,7 +91,7 @@ def pair_up(sample: pa.Table, n: int) -> IntArray:
     """Rows of at most n pairs: int64 [m, 2].
 
     ``sample`` has ``source``, ``score``, ``bytes`` and ``rank`` (uniform, unique). Within a stratum
-    and source, pairs are in the order of the larger of their ranks: a fair sample of all pairs.
+    and source, pairs are sorted by their larger rank: a fair sample of all pairs.
     """
     names = sorted(sample["source"].unique().to_pylist())
     source = sample["source"].combine_chunks()
@@ -144,7 +142,7 @@ def _possible(sample: pa.Table, rows: IntArray) -> list[list[tuple[int, int]]]:
 
 
 def _presented(ids: pa.ChunkedArray, rows: IntArray, seed: int) -> IntArray:
-    """The pairs [m, 2] in reading order, the left document first: both by hash."""
+    """The pairs [m, 2] in reading order, left document first, both by hash."""
     one, other = (ids.take(own).combine_chunks() for own in rows.T)
     hashed = xxh3_64(pc.binary_join_element_wise(one, other, "\n"), seed)
     swap = (hashed & np.uint64(1)).astype(np.bool_)
@@ -153,10 +151,7 @@ def _presented(ids: pa.ChunkedArray, rows: IntArray, seed: int) -> IntArray:
 
 
 def _sample(paths: Sequence[str], shards: Sequence[tuple[int, str]], seed: int) -> pa.Table | None:
-    """The SAMPLE documents of each source of smallest rank (a hash of the id), equal texts once.
-
-    None if there is no shard.
-    """
+    """Each source's SAMPLE distinct texts of smallest rank (a hash of the id), if any."""
     best: dict[str, pa.Table] = {}
     for place, source in shards:
         start = 0

@@ -1,7 +1,7 @@
 """A blind reading test: its pairs and answers, and how often reader and score agree.
 
-``reading/pairs.arrow`` holds the pairs, ``reading/answers-….json`` the answers. Both name the run
-that they belong to; those of another run are ignored.
+``reading/pairs.arrow`` and ``reading/answers-….json`` name their run; those of other runs are
+ignored.
 """
 
 import itertools
@@ -30,8 +30,8 @@ READER_CHARACTERS = 60
 ANSWERS = pa.schema(
     [*tables.required(reader=pa.string(), distance=pa.float64()), pa.field("agrees", pa.bool_())]
 )
-"""Answers of readers: ``distance`` of the two scores, ``agrees`` if the better document has the
-higher score, null if the reader could not tell."""
+"""Readers' answers: ``distance`` of the scores; ``agrees`` if the better document has the higher
+score, null if the reader could not tell."""
 
 _FILE = re.compile(r"answers-[0-9a-f]{16}\.json")
 _RUN = b"run"
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class ReadingTest:
-    """The pairs of a run (:data:`~pipeline.page.reading_pairs.PAIRS`) and the answers so far."""
+    """A run's pairs (:data:`~pipeline.page.reading_pairs.PAIRS`) and the answers so far."""
 
     run: str
     pairs: pa.Table
@@ -49,7 +49,7 @@ class ReadingTest:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies these pairs: a hash of the run and of all ids in their order."""
+        """A hash of the run and of all ids in order."""
         columns = [self.pairs[f"{side}_id"].to_pylist() for side in ("left", "right")]
         return xxhash.xxh3_128_hexdigest(json.dumps([self.run, *columns]).encode())
 
@@ -73,11 +73,7 @@ class ReadingTest:
 
 
 def load(output: str, manifest: Mapping[str, Any]) -> ReadingTest | None:
-    """The reading test of a run with its answers; None if no pairs were drawn.
-
-    Raises:
-        ValueError: a file of it is damaged.
-    """
+    """A run's reading test with its answers, if drawn; a ValueError if a file is damaged."""
     path = storage.join(output, FOLDER, "pairs.arrow")
     if not storage.exists(path):
         return None
@@ -96,13 +92,13 @@ def load(output: str, manifest: Mapping[str, Any]) -> ReadingTest | None:
 
 
 def check_number(n: int) -> None:
-    """Raise ValueError if the number of pairs is out of range."""
+    """A ValueError if the number of pairs is out of range."""
     if not 1 <= n <= MOST_PAIRS:
         raise ValueError(f"--pairs is from 1 to {MOST_PAIRS}, not {n}")
 
 
 def prepare(output: str, manifest: Mapping[str, Any], n: int) -> None:
-    """Draw at most n pairs of a finished run and store them with it.
+    """Draw at most n pairs of a finished run and store them.
 
     Raises:
         ValueError: there are no pairs, or answers to others would be lost.
@@ -122,7 +118,7 @@ def take_up(output: str, manifest: Mapping[str, Any], path: str) -> None:
     """Check a file of answers and copy it to the run; the same file twice counts once.
 
     Raises:
-        ValueError: it does not belong to this run, or is not a file that the page wrote.
+        ValueError: it is of another run, or the page did not write it.
         OSError: it cannot be read.
     """
     test = load(output, manifest)
@@ -135,11 +131,7 @@ def take_up(output: str, manifest: Mapping[str, Any], path: str) -> None:
 
 
 def read_answers(path: str, test: ReadingTest) -> pa.Table:
-    """The answers in a file that the page wrote (:data:`ANSWERS`).
-
-    Raises:
-        ValueError: it does not belong to these pairs, or is not such a file.
-    """
+    """The answers (:data:`ANSWERS`) in a file; errors as in :func:`take_up`."""
     match _json(path):
         case {
             "format": str(form), "run": str(run), "pairs": str(fingerprint),
@@ -177,10 +169,7 @@ def _compared(pairs: pa.Table, better: Mapping[int, str], reader: str) -> pa.Tab
 
 
 def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """How often each reader and the score agree: a row for all pairs and each score distance.
-
-    Undecided pairs do not count. The interval is Wilson's, of 95 %.
-    """
+    """How often each reader and the score agree on decided pairs: in all, and by score distance."""
     if "reading" not in statistics:
         return []
     answers = statistics["reading"].to_pylist()
@@ -209,7 +198,7 @@ def _agreement(reader: str, distance: str, agrees: Sequence[bool | None]) -> Jso
 
 
 def told(test: ReadingTest) -> list[str]:
-    """Lines for a terminal: how many pairs the page has, and what each reader found."""
+    """Lines for a terminal: the number of pairs, and each reader's agreement."""
     rows = agreement_rows({}, {"reading": test.answers})
     return [
         f"pairs:  {len(test.pairs)} to read, in the blind reading test on the page",

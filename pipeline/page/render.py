@@ -1,4 +1,4 @@
-"""The page, the data card and the table of a finished run, from its manifest and statistics."""
+"""The page, data card and table of a finished run, from its manifest and statistics."""
 
 import contextlib
 from collections import Counter
@@ -36,7 +36,7 @@ def render(
     domains: Iterable[pa.Table],
     test: ReadingTest | None = None,
 ) -> str:
-    """The page: HTML that needs no other file. The same arguments give the same text."""
+    """The page as one self-contained HTML file."""
     title = f"Winnow: {headline(statistics['sources'])}"
     scripts = [page.read(name) for name in SCRIPTS]
     data = page_data(manifest, statistics, domains)
@@ -47,7 +47,7 @@ def render(
 
 
 def write_report(output: str, manifest: Mapping[str, Any]) -> None:
-    """Write ``report.html`` and ``README.md`` of a run whose statistics are in ``output``."""
+    """Write ``report.html`` and ``README.md`` from the statistics in ``output``."""
     statistics = {
         name: read_statistics(output, name) for name in manifest["statistics"] if name != "domains"
     }
@@ -68,10 +68,7 @@ def write_report(output: str, manifest: Mapping[str, Any]) -> None:
 def print_summary(
     output: str, manifest: Mapping[str, Any], seconds: float | None = None, engine: str = ""
 ) -> None:
-    """Print a finished run's row accounting, its rule, its speed and where its page is.
-
-    ``seconds`` is how long its ``engine`` took, if that is known.
-    """
+    """Print a finished run's row accounting, rule, page and, if known, the time of its engine."""
     sources = read_statistics(output, "sources")
     print(table(sources))
     if manifest["rule"]["name"] == "groups":
@@ -96,10 +93,9 @@ def next_step(output: str) -> str:
 
 
 def table(sources: pa.Table) -> str:
-    """The row accounting for a terminal: a line per source, then what each step dropped in all.
+    """The row accounting for a terminal: a line per source, then the total drops of each step.
 
-    ``sources`` is :data:`pipeline.output.schema.SOURCES`. Sizes are MB (10⁶ bytes) of text;
-    quarantined records have none.
+    ``sources`` is :data:`pipeline.output.schema.SOURCES`. Sizes are MB (10⁶ bytes) of text.
     """
     counts: dict[str, dict[str, list[int]]] = {}
     filtered = {}
@@ -131,9 +127,8 @@ def table(sources: pa.Table) -> str:
 
 
 def groups_table(manifest: Mapping[str, Any], groups: pa.Table) -> list[str]:
-    """Documents kept by each group's rule, and copies in the training order, for a terminal.
-
-    ``groups`` is :data:`pipeline.output.schema.RULE_GROUPS`.
+    """Documents kept by each group's rule (:data:`pipeline.output.schema.RULE_GROUPS`), and copies
+    in the training order, for a terminal.
     """
     rules = {
         group["group"]: keep_rules.short(group["rule"]) for group in manifest["rule"]["groups"]
@@ -161,7 +156,7 @@ def _row(name: str, filtered: str, outcomes: Mapping[str, Sequence[int]]) -> lis
 
 
 def _by_step(outcomes: Mapping[str, list[int]]) -> list[tuple[str, list[int], str]]:
-    """Each step, the counts that it dropped, and its main reason; in descending order."""
+    """Each step, its drops and their main reason, in descending order."""
     reasons: dict[str, dict[str, list[int]]] = {}
     for reason, n in outcomes.items():
         if reason not in NOT_DROPPED and n[0]:
@@ -185,18 +180,14 @@ def _align(rows: Sequence[Sequence[str]], left: int, rules: Sequence[int]) -> li
 
 
 def read_statistics(output: str, name: str) -> pa.Table:
-    """One of the statistics of a finished run, as :func:`open_statistics` finds it."""
+    """One of the statistics of a finished run; errors as in :func:`open_statistics`."""
     with open_statistics(output, name) as file:
         return file.read()
 
 
 @contextlib.contextmanager
 def open_statistics(output: str, name: str) -> Iterator[pq.ParquetFile]:
-    """One of the statistics of a finished run, to be read in parts.
-
-    Raises:
-        ValueError: the file is missing.
-    """
+    """A statistics file of a finished run, to read in parts; a ValueError if it is missing."""
     path = storage.join(output, "statistics", f"{name}.parquet")
     if not storage.exists(path):
         raise ValueError(

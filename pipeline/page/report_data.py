@@ -1,9 +1,8 @@
 """The data of a run's page, as one JSON value of bounded size, from manifest and statistics.
 
-The page stays small whatever the run's size: beyond :data:`SOURCES_SHOWN` the smallest sources are
-added up (counts and curves stay exact), each source shows its largest domains and one row for the
-others, domains and example texts share a budget, and long lists are cut. The page says what it
-leaves out.
+Beyond :data:`SOURCES_SHOWN` the smallest sources are added up (counts and curves stay exact), each
+source shows its largest domains and one row for the others, domains and example texts share a
+budget, and long lists are cut. The page says what it leaves out.
 """
 
 import math
@@ -56,9 +55,8 @@ def page_data(
     """Everything that ``page/report.js`` draws.
 
     ``domains`` may be large, so they come in parts (:data:`pipeline.output.schema.DOMAINS`).
-    Counts are lists: documents, bytes, words. ``stops`` are the positions of the control for each
-    rule: the grid of the stored keep curves and the run's own parameter (the count there is what
-    the run kept).
+    Counts are lists: documents, bytes, words. ``stops`` are the positions of each rule's control:
+    the grid of the stored keep curves, and the run's parameter with its exact counts.
     """
     rule = manifest["rule"]
     classifier = classifier_entry(manifest["classifier"])
@@ -99,7 +97,7 @@ def page_data(
 
 
 def _records(column: str, manifest: Mapping[str, Any]) -> list[Json]:
-    """What tasks count by kind under ``column``, by source, the most frequent first."""
+    """Counts by source and kind in the tasks' ``column``, the most frequent first."""
     total: Counter[tuple[str, str]] = Counter()
     for task in manifest["tasks"]:
         source = clip(task["task"]["source"])
@@ -190,7 +188,7 @@ def _of(table: pa.Table, source: str) -> pa.Table:
 
 
 def _fold(sources: list[Json]) -> list[Json]:
-    """Add up the smallest of too many sources: one entry for filtered ones, one for the others."""
+    """Add up the smallest of too many sources, filtered and other ones separately."""
     if len(sources) <= SOURCES_SHOWN:
         return sources
     out = sources[: SOURCES_SHOWN - 2]
@@ -255,8 +253,8 @@ def _largest_domains(
 def _groups(names: Sequence[str], groups: pa.Table, bins: Mapping[tuple[str, str], int]) -> Json:
     """Per column of the audit ``[value, documents, bytes, kept documents, low, high]``.
 
-    ``low`` and ``high`` bound the keep rate (Wilson, 95 %). Values that are ``bins``, by their
-    columns, come in their order, the others by frequency.
+    ``low`` and ``high`` bound the keep rate (Wilson, 95 %). ``bins`` come in their order, other
+    values by frequency.
     """
     groups = groups.filter(pc.is_in(groups["source"], pa.array(names, pa.string())))
     units = ["documents", "bytes", "kept_documents"]
@@ -290,7 +288,7 @@ def _mean(histogram: Sequence[int]) -> Json | None:
 
 
 def _with_titles(card: Any) -> Any:
-    """A classifier's card with its rows of metrics under their titles, each with its interval."""
+    """A classifier's card with titles for its metrics, each with its interval."""
     if not isinstance(card, Mapping):
         return card
     lists = {name: list(map(_titled, rows)) for name, rows in card.items() if type(rows) is list}
@@ -315,7 +313,7 @@ def _length_rank(value: str) -> int:
 
 
 def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
-    """Put examples into every source that is shown by itself, texts within the budget."""
+    """Add examples to every single source, with texts within the budget."""
     names = [source["names"][0] for source in sources if len(source["names"]) == 1]
     rows = {name: _of(examples, name).to_pylist() for name in names}
     limit = EXAMPLES_BYTES // max(1, sum(map(len, rows.values())))
@@ -337,7 +335,7 @@ def _give_examples(sources: Sequence[Json], examples: pa.Table) -> None:
 
 
 def _fit(text: str, limit: int) -> str:
-    """``text``, cut so that it takes at most ``limit`` bytes as embedded JSON."""
+    """``text``, cut to at most ``limit`` bytes of embedded JSON."""
     while (size := len(embed_json(text).encode())) > max(limit, 2):
         text = text[: len(text) * limit // size]
     return text

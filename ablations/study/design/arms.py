@@ -50,11 +50,7 @@ def ensure(corpus: Corpus, choice: DataChoice, tokens: int = 0) -> Arm:
 
 
 def find_rule(corpus: Corpus, choice: DataChoice) -> Rule:
-    """The rule with its parameter, solved for if null.
-
-    Raises:
-        ValueError: neither parameter nor alpha, or no document to select from.
-    """
+    """The rule, its parameter solved for if null; a ValueError if that is impossible."""
     if choice.rule == DataRule.all:
         return Rule("all")
     if choice.rule == DataRule.pareto:

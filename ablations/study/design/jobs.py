@@ -81,11 +81,7 @@ class Job:
 
 
 def job_of(config: DictConfig) -> Job:
-    """The job of a composed config, under the current Hydra settings.
-
-    Raises:
-        ValueError: a setting is missing, unknown or out of range.
-    """
+    """The job of a composed config; a ValueError if a setting is missing or invalid."""
     hydra = HydraConfig.get()
     settings: AblationConfig = trunk.split_schedule(command_line.checked(config))
     return Job(settings, describe(hydra.runtime.choices["model"], settings.model))
@@ -152,11 +148,7 @@ def _compose(name: str, overrides: list[str]) -> Job:
 
 
 def first_batch(jobs: Sequence[Job]) -> int | None:
-    """The number of trunks, which must finish before other jobs start; None without trunks.
-
-    Raises:
-        ValueError: trunks don't come first.
-    """
+    """The number of trunks (None without any); a ValueError unless they come first."""
     if not jobs[0].config.trunk:
         return None
     trunks = [job for job in jobs if not job.is_arm]

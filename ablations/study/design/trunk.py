@@ -87,11 +87,7 @@ def with_start(config: AblationConfig, training: dict[str, Any]) -> dict[str, An
 
 
 def finished_hash(config: AblationConfig) -> str | None:
-    """A hash of the settings of this arm's trunk; None for other jobs.
-
-    Raises:
-        ValueError: the trunk is not finished.
-    """
+    """A hash of the settings of this arm's trunk, else None; a ValueError if it is not finished."""
     if not starts_from_trunk(config):
         return None
     path = folder(config)

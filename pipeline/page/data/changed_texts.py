@@ -16,7 +16,7 @@ _TITLES = {
 
 
 def _changes(manifest: Mapping[str, Any], source: str | None = None) -> dict[str, int]:
-    """What steps changed in the texts of a source, or of all, by title."""
+    """Changes to the texts of one source or all, by title."""
     total: Counter[str] = Counter()
     for task in manifest["tasks"]:
         if source in (None, task["task"]["source"]):
@@ -25,7 +25,7 @@ def _changes(manifest: Mapping[str, Any], source: str | None = None) -> dict[str
 
 
 def counted(manifest: Mapping[str, Any]) -> list[str]:
-    """The columns of the shards that count something for each document."""
+    """The columns of the shards that count changes."""
     return sorted({name for task in manifest["tasks"] for name in task.get("changed", {})})
 
 
@@ -37,7 +37,7 @@ def by_source(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def change_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
-    """A row for each source and step that may change its texts."""
+    """A row for each source and step that may change texts."""
     if "changes" not in statistics:
         return []
     outcomes = statistics["sources"].to_pylist()

@@ -16,11 +16,11 @@ from quality_classifier.evaluation.metrics import spearman
 Json = dict[str, Any]
 
 POINTS, ALL_POINTS = 400, 6000
-"""Points in the scatter plot of one source, and of all sources."""
+"""Points in the scatter plot of one source, and of all."""
 
 
 def classifier_entry(classifier: Mapping[str, Any]) -> Json:
-    """Path, fingerprint and card of a run's classifier; of several, a part for each in the card."""
+    """Path, fingerprint and card of a run's classifier, or of several in one card."""
     about = {name: classifier[name] for name in ("path", "fingerprint", "card")}
     if "several" not in classifier:
         return about
@@ -35,7 +35,7 @@ def classifier_entry(classifier: Mapping[str, Any]) -> Json:
 
 
 def keeper_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """A row for each source and set of classifiers: documents that those alone would keep."""
+    """A row for each source and set of classifiers: documents that only they would keep."""
     if "classifier_keeps" not in statistics:
         return []
     rows = statistics["classifier_keeps"].to_pylist()
@@ -67,8 +67,8 @@ def _keepers(names: Sequence[str], classifiers: int) -> str:
 def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
     """A row for each source and pair of classifiers: Spearman's rank correlation of their scores.
 
-    The interval of 95 % is Fisher's, with the standard error ``1.03 / sqrt(n - 3)`` (Fieller,
-    Hartley and Pearson 1957).
+    The 95 % interval is Fisher's, with standard error ``1.03 / sqrt(n - 3)`` (Fieller, Hartley and
+    Pearson 1957).
     """
     rows = []
     for source, (scores, _kept) in _samples(statistics).items():
@@ -88,10 +88,10 @@ def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
 
 
 def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:
-    """Scores of some documents of each shown source, for a plot; None if there is one classifier.
+    """Sample scores of each shown source, for a plot; None with one classifier.
 
-    ``sources`` has by name the scores of each classifier in the order of ``names``, and which of
-    the documents the run kept.
+    ``sources`` has by name the scores of each classifier in the order of ``names``, and the
+    decisions.
     """
     found = {source: of for source, of in _samples(statistics).items() if source in shown}
     if not found:
@@ -113,7 +113,7 @@ def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:
 def _samples(
     statistics: Summary,
 ) -> dict[str, tuple[dict[str, npt.NDArray[np.float32]], npt.NDArray[np.bool_]]]:
-    """By source, the scores [n] of each classifier and the decisions [n], in one order."""
+    """By source, the scores [n] of each classifier, and the decisions [n]."""
     if "classifier_sample" not in statistics:
         return {}
     sample, out = statistics["classifier_sample"], {}

@@ -14,11 +14,11 @@ from pipeline.rules.groups import rules_of
 Json = dict[str, Any]
 
 GROUPS_SHOWN = 100
-"""Each takes some kilobytes of the page."""
+"""Each takes a few kilobytes."""
 
 
 def counts_of(bins: pa.Table, curves: pa.Table, laws: Iterable[str]) -> Json:
-    """Histograms and, for each of ``laws``, the keep curve (in each unit) of a source or group."""
+    """A source's or group's histograms and, for each of ``laws``, its keep curve in each unit."""
     bins, curves = bins.sort_by("score_low"), curves.sort_by("parameter")
     out: Json = {
         "histogram": bins["documents"].to_pylist(),
@@ -31,10 +31,8 @@ def counts_of(bins: pa.Table, curves: pa.Table, laws: Iterable[str]) -> Json:
 
 
 def give_clusters(sources: Sequence[Json], statistics: Summary) -> None:
-    """Put into every source ``clusters``: documents by the size of their cluster.
-
-    Rows ``[least, documents, kept documents]``, of clusters of ``least`` to less than twice as many
-    documents, the smallest first; none if nothing was compared.
+    """Add to every source ``clusters``, documents by cluster size: ``[least, documents, kept]``,
+    with sizes from ``least`` to less than twice that; none if nothing was compared.
     """
     names = ["documents", "kept_documents"]
     for source in sources:
@@ -54,11 +52,11 @@ def give_groups(
     insert_own_stop: Callable[..., None],
     grids: Mapping[str, Sequence[float]],
 ) -> None:
-    """Put the largest groups into every source that is shown by itself.
+    """Add the largest groups to every single source.
 
     A group has the keys of a source (``outcomes``, ``histogram``, ``curves``, …), its ``rule`` and,
-    if its parameter is none of the common stops, its own ``stops``. If buckets are the one rule of
-    all documents, the source is the group.
+    if its parameter is not a common stop, ``stops``. With one rule for all documents, the source is
+    the group.
     """
     rule = manifest["rule"]
     for source in sources:
@@ -94,7 +92,7 @@ def give_groups(
 
 
 def rule_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[Json]:
-    """A row for each group (and bucket): its rule, and what became of its documents."""
+    """A row for each group (and bucket): its rule and the outcome."""
     rows = []
     decision = manifest["config"]["decision"]
     rules = {group["group"]: group for group in rules_of(manifest["rule"])}
@@ -135,7 +133,7 @@ def _bucket(rule: Mapping[str, Any], bucket: int) -> Json:
 
 
 def _largest(groups: pa.Table, sources: set[str]) -> list[Json]:
-    """The largest groups of some sources, buckets added up, in the order of the sources."""
+    """The largest groups of some sources, with buckets added up."""
     kinds = ("", "kept_", "copied_")
     sums = [(f"{kind}{unit}", "sum") for kind in kinds for unit in COUNTS]
     total = groups.group_by(["source", "group"]).aggregate(sums).to_pylist()

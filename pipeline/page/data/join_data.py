@@ -10,7 +10,7 @@ from winnow.text.groups import names_between
 
 
 def join_rows(manifest: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
-    """A row for each join and source: how many documents met a row, and how many rows met none."""
+    """A row for each join and source, with numbers of matched documents and unmatched rows."""
     if "joins" not in statistics:
         return []
     ordered = statistics["joins"].sort_by([("join", "ascending"), ("source", "ascending")])
@@ -41,7 +41,7 @@ def joined_columns(manifest: Mapping[str, Any]) -> list[list[str]]:
 
 
 def bins_in_order(manifest: Mapping[str, Any]) -> dict[tuple[str, str], int]:
-    """The place of each bin of a joined column of numbers among its bins."""
+    """The index of each bin of a joined numeric column."""
     return {
         (column, name): place
         for join in manifest.get("joins", {}).values()

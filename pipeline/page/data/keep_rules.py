@@ -1,4 +1,4 @@
-"""Keep rules in words, from what :func:`pipeline.rules.groups.to_json` wrote to the manifest."""
+"""Keep rules in words, from the manifest (:func:`pipeline.rules.groups.to_json`)."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Json = Mapping[str, Any]
 
 
 def ties(rule: Json) -> float:
-    """The share of its ties that a rule keeps; a run of an older version keeps them all."""
+    """The share of ties that a rule keeps; all in runs of older versions."""
     return float(rule.get("ties", 1))
 
 
@@ -30,7 +30,7 @@ def short(rule: Json) -> str:
 
 
 def in_words(rule: Json) -> str:
-    """Which documents a rule keeps, as the end of a sentence."""
+    """The documents that a rule keeps, as the end of a sentence."""
     if rule["name"] == "groups":
         groups, by = rules_of(rule), " and ".join(rule["by"])
         if not by:
@@ -57,7 +57,7 @@ def in_words(rule: Json) -> str:
 
 
 def solved_for(decision: Json) -> str:
-    """The target of a solved parameter, in brackets after a space; empty if it was given."""
+    """The target of a solved parameter, in brackets after a space; empty if given."""
     if decision.get("target_fraction") is None or decision.get("rule") == "random":
         return ""
     unit = decision.get("target_unit", "documents")
@@ -65,12 +65,12 @@ def solved_for(decision: Json) -> str:
 
 
 def has_copies(rule: Json) -> bool:
-    """Whether documents of a run have a column ``copies``."""
+    """Whether a run's documents have a column ``copies``."""
     return any(group["rule"]["name"] == "buckets" for group in rules_of(rule))
 
 
 def stated(decision: Json, path: Iterable[str]) -> Json:
-    """The user's settings of one group, from the manifest."""
+    """The user's settings for one group."""
     node: Any = decision.get("rules") or decision
     for value in path:
         node = node[value]

@@ -1,4 +1,4 @@
-"""Where a run comes from, as its page shows it."""
+"""The provenance of a run, for its page."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ SETTINGS_BYTES = 100_000
 
 
 def bounded(value: Any) -> Any:
-    """``value``, or a note if it is too long for the page."""
+    """``value``, or a note if too long for the page."""
     if len(json.dumps(value)) <= SETTINGS_BYTES:
         return value
     return "(too long for this page: see manifest.json)"

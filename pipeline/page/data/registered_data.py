@@ -1,4 +1,4 @@
-"""Registered domains of a finished run: sums over its hosts, stored with its statistics."""
+"""Registered domains of a finished run: sums over hosts, stored with its statistics."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,10 +21,8 @@ _RUN = b"run"
 
 
 def add_up(domains: Iterable[pa.Table]) -> pa.Table:
-    """Registered domains of all sources (:data:`pipeline.output.schema.REGISTERED_DOMAINS`).
-
-    Takes the parts of :data:`pipeline.output.schema.DOMAINS`, in which no host of a source is
-    twice.
+    """Registered domains of all sources (:data:`pipeline.output.schema.REGISTERED_DOMAINS`), from
+    parts of :data:`pipeline.output.schema.DOMAINS` with distinct hosts.
     """
     tally = Tally(schema.REGISTERED_DOMAINS)
     for part in domains:
@@ -54,7 +52,7 @@ def read(output: str, manifest: Mapping[str, Any]) -> pa.Table | None:
 
 
 def registered_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
-    """A row for each of the registered domains with the most documents, of all sources."""
+    """The registered domains with the most documents, over all sources."""
     if NAME not in statistics:
         return []
     table = statistics[NAME].sort_by(

@@ -1,4 +1,4 @@
-"""How far the scores of each source spread, from its histogram."""
+"""The spread of each source's scores, from its histogram."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _FLAGS = {None: "too few", True: "yes", False: "no"}
 
 
 def spread_rows(_: Mapping[str, Any], statistics: Summary) -> list[dict[str, Any]]:
-    """A row for each source, the largest first; with several, one more that counts them."""
+    """A row for each source, the largest first; with several, a row of counts too."""
     table = statistics["score_histogram"].sort_by("score_low")
     rows: list[dict[str, Any]] = []
     for name in sorted(table["source"].unique().to_pylist()):

@@ -1,4 +1,4 @@
-"""The totals of a run in words and numbers, as its page, its card and the terminal show them."""
+"""The totals of a run in words and numbers, for its page, its card and the terminal."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ NAME_CHARACTERS = 300
 
 
 def headline(sources: pa.Table) -> str:
-    """What was kept of what was read, in one line."""
+    """Text kept and read, in one line."""
     read, kept = total(sources, "read"), total(sources, "kept")
     return (
         f"Kept {kept[0]:,} of {read[0]:,} documents ({share(kept[0], read[0])}),"
@@ -24,7 +24,7 @@ def headline(sources: pa.Table) -> str:
 
 
 def account(manifest: Mapping[str, Any], sources: pa.Table) -> list[str]:
-    """Sentences: what was filtered, by which rule, and what was lost."""
+    """Sentences on sources, rule, quarantine and changed texts."""
     out = []
     if filtered := _named(sources, True):
         out.append(f"Filtered: {filtered}. There, {in_words(manifest['rule'])}.")
@@ -44,7 +44,7 @@ DAMAGE = ("mojibake", "U+FFFD", "cut short")
 
 
 def damage(manifest: Mapping[str, Any], groups: pa.Table) -> defaultdict[str, list[int]]:
-    """By source, the number of documents with each kind of :data:`DAMAGE`."""
+    """The number of documents with each kind of :data:`DAMAGE`, by source."""
     found: defaultdict[str, list[int]] = defaultdict(lambda: [0] * len(DAMAGE))
     decoding = groups.filter(pc.equal(groups["column"], "decoding"))
     for row in decoding.to_pylist():
@@ -78,7 +78,7 @@ def megabytes(n_bytes: int) -> str:
 
 
 def share(part: int, total: int) -> str:
-    """A percentage with three significant digits, or a dash of nothing."""
+    """A percentage with three significant digits; a dash if the total is 0."""
     return f"{100 * part / total:.3g} %" if total else "–"
 
 
