@@ -1,1 +1,1 @@
-"""Near-duplicates: MinHash signatures, connected components, and who of a cluster stays."""
+"""Near-duplicates: MinHash signatures, connected components, and who stays in each cluster."""

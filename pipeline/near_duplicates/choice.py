@@ -1,6 +1,6 @@
-"""Which documents of a near-duplicate cluster stay: decided from shard columns, without text.
+"""Chooses which documents of a near-duplicate cluster stay, from shard columns, without text.
 
-Documents of pass-through sources always stay, and come before all others.
+Documents of pass-through sources always stay, and win over all others.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,21 +29,18 @@ _ANOTHER = np.uint64(0x6E656172647570)
 
 @dataclass(frozen=True)
 class Stays:
-    """One rule.
+    """The rule by which documents stay; ValueError if it is unknown or the power negative.
 
     ========  ==============================================================
-    best      the one with the highest score
+    best      the highest score
     first     the first in input order
-    longest   the one with most bytes
+    longest   the most bytes
     sample    the best, and of n each other one with probability n ** -power
     all       all: clusters are named, and nothing is dropped
     ========  ==============================================================
 
     Ties go to the first. ``sample`` keeps more of what the web repeats, as FineWeb2 does (Penedo et
-    al. 2025), but never repeats a document.
-
-    Raises:
-        ValueError: there is no such rule, or the power is negative.
+    al. 2025), but no document twice.
     """
 
     rule: str
@@ -60,7 +57,7 @@ class Stays:
             )
 
     def merit(self, batch: pa.RecordBatch) -> Floats:
-        """The key whose maximum decides which of n documents stays: float64 [n]."""
+        """The key of n documents, of which the largest stays: float64 [n]."""
         if self.rule in ("first", "all"):
             return np.zeros(len(batch))
         column = "bytes" if self.rule == "longest" else "quality_score"
@@ -69,9 +66,8 @@ class Stays:
 
 @dataclass(frozen=True)
 class Members:
-    """Documents of one task that are in clusters with others.
-
-    ``rows`` int64 [n], ``cluster`` uint64 [n], ``merit`` and ``draw`` float64 [n].
+    """Documents of one task that share clusters: ``rows`` int64 [n], ``cluster`` uint64 [n],
+    ``merit`` and ``draw`` float64 [n].
     """
 
     order: int
@@ -90,8 +86,8 @@ class Members:
 
 @dataclass(frozen=True)
 class Found:
-    """Documents of one task with their cluster uint64 [n], its size int64 [n], and whether they are
-    to be dropped (bool [n]).
+    """Documents of one task: ``rows`` int64 [n], their ``cluster`` uint64 [n], its ``size`` int64
+    [n], and whether they are to be ``dropped``, bool [n].
     """
 
     rows: Rows
@@ -103,7 +99,7 @@ class Found:
 def members(
     task: Task, batches: Iterable[pa.RecordBatch], rows: Rows, cluster: Nodes, stays: Stays
 ) -> Members:
-    """What :func:`choose` needs of a task; ``batches`` hold :data:`COLUMNS` of all documents."""
+    """A task's input of :func:`choose`; ``batches`` hold :data:`COLUMNS` of all documents."""
     merit, draw = [np.empty(0)], [np.empty(0)]
     for batch, mine, _ in tables.along(batches, rows):
         merit.append(stays.merit(batch)[mine])
@@ -113,7 +109,7 @@ def members(
 
 
 def choose(parts: Iterable[Members], stays: Stays) -> Iterator[tuple[str, Found]]:
-    """For each task its documents, given all documents of some clusters."""
+    """The choice for each task, from all documents of some clusters."""
     tasks = sorted(parts, key=lambda part: part.order)
     counts = [len(part.rows) for part in tasks]
     cluster, merit, draw = (
@@ -121,7 +117,7 @@ def choose(parts: Iterable[Members], stays: Stays) -> Iterator[tuple[str, Found]
         for name in ("cluster", "merit", "draw")
     )
     filtered = np.repeat([part.filtered for part in tasks], counts)
-    # Stable: of equals the first one in the order of tasks and rows comes first.
+    # A stable sort: ties keep the order of tasks and rows.
     order = np.lexsort((-merit, filtered, cluster))
     _, first, inverse, sizes = np.unique(
         cluster[order], return_index=True, return_inverse=True, return_counts=True
@@ -139,8 +135,8 @@ def choose(parts: Iterable[Members], stays: Stays) -> Iterator[tuple[str, Found]
 
 
 def drop_near(reason: pa.Array, near: npt.NDArray[np.bool_]) -> pa.Array:
-    """Drop reasons (string [n]) after the choice: near-duplicates are those of ``near`` (bool [n])
-    that no step dropped, and no others.
+    """Drop reasons (string [n]) after the choice: exactly the documents in ``near`` (bool [n]) that
+    no step dropped are near-duplicates.
     """
     named = pc.fill_null(pc.equal(reason, NEAR_DUPLICATE), False)
     reason = pc.if_else(named, pa.scalar(None, pa.string()), reason)
@@ -149,6 +145,6 @@ def drop_near(reason: pa.Array, near: npt.NDArray[np.bool_]) -> pa.Array:
 
 
 def another_draw(draw: Floats) -> Floats:
-    """Uniform draws that tell nothing of the keep rule's, from which they are made: float64 [n]."""
+    """Uniform draws, independent of the keep rule's, from which they are hashed: float64 [n]."""
     bits = mixed(np.ascontiguousarray(draw).view(np.uint64) ^ _ANOTHER)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

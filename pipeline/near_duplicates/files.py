@@ -1,7 +1,7 @@
-"""The two files of the near-duplicate search that each task has in the work folder.
+"""The near-duplicate search's two files per task in the work folder.
 
-``<stem>.bands.arrow``, written when a task is scored, has the band hashes of its documents.
-``<stem>.near.arrow``, read when it is decided, has their clusters, and which are dropped.
+``<stem>.bands.arrow``, written when the task is scored, holds its documents' band hashes.
+``<stem>.near.arrow``, read when it is decided, holds their clusters, and which are dropped.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +24,11 @@ NEAR = pa.schema(
         row=pa.int64(), cluster=pa.uint64(), cluster_size=pa.int64(), dropped=pa.bool_()
     )
 )
-"""One row per document that is in a cluster with others, in order."""
+"""One row per document that shares a cluster, in order."""
 
 
 class BandsWriter:
-    """Gathers the hashes of a task's documents, batch by batch; 8 bytes a band and document."""
+    """Collects the hashes of a task's documents, batch by batch: 8 bytes per band and document."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -36,7 +36,7 @@ class BandsWriter:
         self._columns: list[tuple[Rows, Nodes, npt.NDArray[np.uint64]]] = []
 
     def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Hash a scored batch; fill in ``cluster`` and ``cluster_size`` as if all were alone."""
+        """Hash a scored batch; fill in ``cluster`` and ``cluster_size`` as if all were unique."""
         rows = np.flatnonzero(pc.is_null(batch["drop_reason"]).to_numpy(zero_copy_only=False))
         everything = len(rows) == len(batch)
         text = batch["text"] if everything else batch["text"].take(pa.array(rows))
@@ -71,7 +71,7 @@ class Bands:
     bands: npt.NDArray[np.uint64]
 
     def pairs(self) -> tuple[npt.NDArray[np.uint64], Nodes]:
-        """The hashes of all bands, and whose each is, uint64 [m]; of equal texts those of one."""
+        """The hashes of all bands, and the node of each, uint64 [m]; equal texts count once."""
         nodes, first = np.unique(self.nodes, return_index=True)
         return self.bands[first].ravel(), np.repeat(nodes, self.bands.shape[1])
 
@@ -94,8 +94,8 @@ def load_marks(work: str, stem: str) -> Found:
 def marked(
     found: Found, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
-    """Each of all the task's batches, in order, with its ``cluster`` and ``cluster_size`` where it
-    has them, and which of its documents are to be dropped (bool [n]).
+    """The task's batches, in order, with ``cluster`` and ``cluster_size`` filled in where present,
+    and which documents to drop (bool [n]).
     """
     for batch, mine, span in tables.along(batches, found.rows):
         dropped = np.zeros(len(batch), np.bool_)
@@ -110,8 +110,8 @@ def marked(
 
 
 def clusters_of(paths: Iterable[str]) -> tuple[Rows, Nodes]:
-    """The rows (int64 [n], ascending) and clusters (uint64 [n]) of the documents that the shards of
-    a task say are in a cluster with others.
+    """The rows (int64 [n], ascending) and clusters (uint64 [n]) of documents that share a cluster,
+    by a task's shards.
     """
     rows, clusters = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     first = 0
@@ -137,9 +137,9 @@ def save_marks(work: str, stem: str, parts: Sequence[Found]) -> None:
 
 
 def nodes_of(content_hashes: pa.Array) -> Nodes:
-    """The first 64 bits of each of n content hashes, which order as their hex digits: uint64 [n].
+    """The first 64 bits of n content hashes, ordered as their hex digits: uint64 [n].
 
-    Among 3 billion texts, 0.2 pairs of different ones are expected to have the same.
+    Among 3 billion different texts, 0.2 pairs are expected to collide.
     """
     octets = np.frombuffer(content_hashes.buffers()[1], ">u8").reshape(-1, 2)
     at = content_hashes.offset

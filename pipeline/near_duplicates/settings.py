@@ -3,20 +3,15 @@
 from dataclasses import dataclass
 
 MOST = 1 << 12
-"""Hash functions at most: 16 kB of minima."""
+"""The most hash functions: 16 kB of minima."""
 
 LONGEST = 1000
-"""Words of the longest n-gram."""
+"""The most words in an n-gram."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How alike two documents are if they are found: ``bands`` of ``rows`` minima over n-grams of
-    ``words`` words.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
+    """``bands`` of ``rows`` minima over n-grams of ``words`` words; ValueError if out of range."""
 
     bands: int
     rows: int
@@ -35,5 +30,5 @@ class Settings:
             raise ValueError(f"--near-duplicates-words is from 1 to {LONGEST}, not {self.words}")
 
     def chance(self, similarity: float) -> float:
-        """How likely a pair of this Jaccard similarity is found: 1 - (1 - s^rows)^bands."""
+        """The chance that a pair of this Jaccard similarity is found: 1 - (1 - s^rows)^bands."""
         return 1 - (1 - similarity**self.rows) ** self.bands

@@ -12,7 +12,7 @@ from pipeline.rules.decision import keep_draw
 from pipeline.rules.groups import AnyRule, decide
 
 SAMPLE = 1000
-"""Documents of a source in the sample: a rank correlation of 0.5 is known to 0.05."""
+"""Sampled documents per source, enough to know a rank correlation of 0.5 to 0.05."""
 
 _SEED = 0x736361747465
 
@@ -29,7 +29,7 @@ class ClassifierCounts:
         self._sample = schema.CLASSIFIER_SAMPLE.empty_table()
 
     def add(self, batch: pa.RecordBatch, weights: Counts, decided: npt.NDArray[np.bool_]) -> None:
-        """Count those of n documents that are ``decided`` (bool [n]), by weights int64 [3, n]."""
+        """Count the ``decided`` (bool [n]) of n documents, by weights int64 [3, n]."""
         scores = {n: batch[schema.score_column(n)].to_numpy() for n in self._names}
         if self._filtered:
             self._count(batch, weights, decided, scores)
@@ -86,12 +86,12 @@ class ClassifierCounts:
 
 
 def smallest(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of the documents of smallest rank of each source, SAMPLE at most, sorted."""
+    """The sorted rows of up to SAMPLE documents of smallest rank per source."""
     keys = ("source", "rank", "id", "score", "classifier")
     table = pa.concat_tables(tables).sort_by([(key, "ascending") for key in keys])
     source = table["source"].combine_chunks().dictionary_encode().indices.to_numpy()
     rank = table["rank"].to_numpy()
-    # The number of a row's document within its source; documents of one id have one rank.
+    # Number each row's document within its source; documents with one id share a rank.
     new = np.ones(len(table), np.bool_)
     new[1:] = (np.diff(source) != 0) | (np.diff(rank) != 0)
     ordinal = np.cumsum(new)

@@ -1,4 +1,4 @@
-"""Statistics per group of the keep rules, and per bucket: counted while a task is decided."""
+"""Statistics per group of the keep rules and per bucket, counted while a task is decided."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class GroupCounts:
         self._buckets: dict[tuple[int, int], Counts] = {}
 
     def add(self, batch: pa.RecordBatch, weights: Counts, decided: npt.NDArray[np.bool_]) -> None:
-        """Count those of n documents that are ``decided`` (bool [n]), by weights int64 [3, n]."""
+        """Count the ``decided`` (bool [n]) of n documents, by weights int64 [3, n]."""
         codes = self._rule.groups.of(batch)
         score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
         for number, rule in enumerate(self._rule.rules):
@@ -45,7 +45,7 @@ class GroupCounts:
                 self._buckets[key] = self._buckets.get(key, np.zeros(9, np.int64)) + total
 
     def tables(self) -> dict[str, pa.Table]:
-        """The tables :data:`pipeline.output.schema.GROUP_STATISTICS` of what was counted."""
+        """The tables :data:`pipeline.output.schema.GROUP_STATISTICS`."""
         groups = [
             {"source": self._source, "group": label(path)} for path in self._rule.groups.paths
         ]
@@ -68,7 +68,7 @@ class GroupCounts:
 
 
 def check_groups(groups: pa.Table, sources: pa.Table) -> None:
-    """Raise RuntimeError unless the groups of each filtered source hold all that was decided."""
+    """Raise RuntimeError unless the groups of each filtered source add up to all decided."""
     decided: dict[str, Counts] = {}
     for row in groups.to_pylist():
         counts = np.array([row[name] for name in [*COUNTS, *KEPT_COUNTS]])

@@ -1,11 +1,9 @@
-"""A finished run in a dataset repository of the Hugging Face hub.
+"""Pushes a finished run to a dataset repository of the Hugging Face hub.
 
-What the repository holds already, with the same hash, is left as it is; the rest is sent in commits
-of at most :data:`COMMIT_FILES` files, the manifest in the last one. So a repository with the
-manifest of a run has all of that run, and an interrupted push goes on where it was. Files of an
-earlier run that the new one has no file for are deleted in the last commit; other files are never
-touched. A commit may be done although its answer is lost, so after an error the repository is
-looked at again.
+Files that the repository lacks, by hash, are sent in commits of at most :data:`COMMIT_FILES`, the
+manifest in the last one. So a repository with a manifest has the complete run, and an interrupted
+push resumes. The last commit also deletes an earlier run's stale files; other files are never
+touched. A commit may succeed although its response is lost, so errors lead to a new comparison.
 """
 
 import contextlib
@@ -24,13 +22,13 @@ from winnow.filesystem import storage
 
 COMMIT_FILES = 100
 COMMIT_BYTES = 5 << 30
-"""Of one commit: the hub takes a minute for a commit, and recommends 50 to 100 files."""
+"""Limits of a commit: the hub takes a minute for one, and recommends 50 to 100 files."""
 
 FOLDER_FILES = 10_000
 """The hub's limit per folder (huggingface.co/docs/hub/storage-limits)."""
 
 WAITS = (1.0, 5.0, 20.0)
-"""Seconds before it is tried again, after errors in a row that may pass."""
+"""Seconds before each retry after consecutive transient errors."""
 
 _REPOSITORY = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)/?")
 _PAGES = ("report.html", "README.md", manifest.NAME)
@@ -39,14 +37,14 @@ _DATA = re.compile(
     rf"|statistics/({'|'.join(map(re.escape, schema.TABLES))})\.parquet"
 )
 _NEUTRAL = (".*", "README.md", "LICENSE*")
-_PASSING = (408, 409, 412, 425, 429)
+_TRANSIENT = (408, 409, 412, 425, 429)
 
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of the run: its name within the folder, its path and its bytes."""
+    """A file of the run: its name within the folder, its path and its size in bytes."""
 
     name: str
     path: str
@@ -64,11 +62,7 @@ class Sent:
 
 
 def repository(url: str) -> str:
-    """``USER/NAME`` of ``hf://datasets/USER/NAME``.
-
-    Raises:
-        ValueError: the URL has another form.
-    """
+    """``USER/NAME`` of ``hf://datasets/USER/NAME``; ValueError for any other form."""
     found = _REPOSITORY.fullmatch(url)
     if not found:
         raise ValueError(f"{url} names no data set of the hub: write hf://datasets/USER/NAME")
@@ -76,11 +70,10 @@ def repository(url: str) -> str:
 
 
 def files_of(folder: str) -> list[File]:
-    """The files of a finished run that are pushed: shards, statistics and pages, the manifest last.
+    """The files of a finished run to push: shards, statistics and pages, the manifest last.
 
     Raises:
-        ValueError: there is no finished run, a shard of it is missing, or there are more than the
-            hub takes.
+        ValueError: the run is unfinished, lacks a file, or has more shards than the hub takes.
     """
     tasks = manifest.read_manifest(folder)["tasks"]
     names = [f"shards/{shard['name']}" for task in tasks for shard in task["shards"]]
@@ -101,11 +94,11 @@ def files_of(folder: str) -> list[File]:
 
 
 def push(folder: str, url: str, *, private: bool, say: Say) -> Sent:
-    """Make the repository hold the run in ``folder``; one that does not exist yet is made.
+    """Push the run in ``folder`` to the repository, which is created if needed.
 
     Raises:
-        ValueError: there is no finished run, no token, or the repository holds something else.
-        OSError: the hub refuses it, or cannot be reached; what was sent need not be sent again.
+        ValueError: there is no finished run or no token, or the repository holds something else.
+        OSError: the hub refuses, or cannot be reached; another push resumes.
     """
     repo, files = repository(url), files_of(folder)
     api = _api(url)
@@ -126,9 +119,9 @@ def push(folder: str, url: str, *, private: bool, say: Say) -> Sent:
         except Exception as error:
             if not _of_the_hub(error):
                 raise
-            wait = next(waits, None) if _may_pass(error) else None
+            wait = next(waits, None) if _is_transient(error) else None
             if wait is None:
-                raise OSError(_told(error, url, api.endpoint)) from error
+                raise OSError(_explained(error, url, api.endpoint)) from error
             say(f"{url}: {_line(error)}; trying again")
             time.sleep(wait)
 
@@ -158,7 +151,7 @@ class Commit:
 
 
 def _commits(api: Any, repo: str, url: str, files: Sequence[File]) -> Iterator[Commit]:
-    """What makes the repository hold the files; ValueError if it holds something that is no run."""
+    """The commits that complete the repository; ValueError if it holds something else."""
     remote = {
         entry.path: entry
         for entry in api.list_repo_tree(repo, repo_type="dataset", recursive=True)
@@ -176,17 +169,14 @@ def _commits(api: Any, repo: str, url: str, files: Sequence[File]) -> Iterator[C
     for number, batch in enumerate(batches or [[]] * bool(stale), 1):
         title = f"part {number} of {len(batches)}" if len(batches) > 1 else "the run"
         last = number == len(batches)
-        # From the first change on, the manifest of an earlier run is no longer true.
-        untrue = [manifest.NAME] if number == 1 and not last and manifest.NAME in remote else []
-        yield Commit(title, batch, stale if last else untrue)
+        # The first change makes the manifest of an earlier run wrong.
+        wrong = [manifest.NAME] if number == 1 and not last and manifest.NAME in remote else []
+        yield Commit(title, batch, stale if last else wrong)
 
 
-def _strangers(there: Iterable[str]) -> list[str]:
-    """Files of a repository that no push has written and that no hub adds; none if there is a run.
-
-    An interrupted push left data, a finished one the manifest too.
-    """
-    names = sorted(there)
+def _strangers(remote: Iterable[str]) -> list[str]:
+    """Files that neither a push nor the hub added; none if there is a run, complete or not."""
+    names = sorted(remote)
     if manifest.NAME in names or any(_DATA.fullmatch(name) for name in names):
         return []
     return [name for name in names if not any(fnmatch.fnmatch(name, n) for n in _NEUTRAL)]
@@ -208,12 +198,12 @@ def _batches(files: Iterable[File]) -> list[list[File]]:
 
 
 def _differs(file: File, remote: Any) -> bool:
-    """Whether the repository's file, if there is one, is another: by size, then by its hash."""
+    """Whether the repository's file, if any, differs in size or hash."""
     if remote is None or remote.size != file.size:
         return True
     if remote.lfs:
         return _sha256(file.path) != remote.lfs.sha256
-    content = storage.read_bytes(file.path)  # small: the hub keeps large files elsewhere
+    content = storage.read_bytes(file.path)  # small: large files are in LFS
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() != remote.blob_id
 
 
@@ -242,7 +232,7 @@ def _api(url: str) -> Any:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from: the client wraps those of uploads."""
+    """An error and its chain of causes: the client wraps errors of uploads."""
     yield error
     if error.__cause__ is not None:
         yield from _causes(error.__cause__)
@@ -254,25 +244,25 @@ def _of_the_hub(error: Exception) -> bool:
 
     if isinstance(error, errors.OfflineModeIsEnabled):  # the user's own setting
         return False
-    # The client raises RuntimeError where an upload fails, and leaves JSON to its reader.
+    # The client raises RuntimeError for failed uploads, and does not catch errors in JSON.
     return isinstance(
         error, errors.HTTPError | ConnectionError | RuntimeError | json.JSONDecodeError
     )
 
 
 def _answer(error: Exception) -> Any:
-    """The hub's answer that an error is about, or None."""
+    """The HTTP response behind an error, or None."""
     answers = (getattr(cause, "response", None) for cause in _causes(error))
     return next((answer for answer in answers if answer is not None), None)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later: the hub is busy, or the connection broke."""
+def _is_transient(error: Exception) -> bool:
+    """Whether the hub is busy or the connection broke, so that a retry may succeed."""
     answer = _answer(error)
-    return answer is None or answer.status_code in _PASSING or answer.status_code >= 500
+    return answer is None or answer.status_code in _TRANSIENT or answer.status_code >= 500
 
 
-def _told(error: Exception, url: str, endpoint: str) -> str:
+def _explained(error: Exception, url: str, endpoint: str) -> str:
     """The hub's error in the user's terms."""
     answer = _answer(error)
     user = repository(url).partition("/")[0]
@@ -291,7 +281,7 @@ def _told(error: Exception, url: str, endpoint: str) -> str:
                 f" write data sets of {user}"
             )
         case status:
-            advice = f": {again}" if _may_pass(error) else ""
+            advice = f": {again}" if _is_transient(error) else ""
             return f"{url}: the hub answers {status} ({_line(error)}){advice}"
 
 

@@ -1,7 +1,7 @@
 """``manifest.json``: what a finished run read, decided and wrote.
 
-It is written last, so a folder that has one is complete. It holds no times, host names or worker
-counts: the same input, config and seed give the same bytes.
+It is written last, so it marks a complete folder. It holds no times, host names or worker counts:
+the same input, config and seed give the same bytes.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Which run owns an output folder; removes only files that this run wrote.
+"""Tells which run owns an output folder, and removes only files that this run wrote.
 
-``_work/run.json``, the run record, is written first and alone marks an unfinished run;
-``manifest.json`` marks a finished one. Both say how many parts each source was read in, which
-determines the names of all files of a run. Other files are never touched.
+``_work/run.json``, the run record, is written first and marks an unfinished run; ``manifest.json``
+marks a finished one. Both hold each source's number of tasks, which determines the names of all
+files of a run. Other files are never touched.
 """
 
 import json
@@ -16,10 +16,10 @@ from winnow.filesystem import files, storage
 
 MANIFEST = "manifest.json"
 RECORD = f"{records.WORK}/run.json"
-JOB = f"{records.WORK}/job.json"  # of a job server, see pipeline.beam.job_server
+JOB = f"{records.WORK}/job.json"  # see pipeline.beam.job_server
 
 Parts = frozenset[tuple[str, int]]
-"""Sources and their numbers of tasks; a source appears again if its input has changed since."""
+"""Sources and their numbers of tasks; a source whose input has changed appears repeatedly."""
 
 _FOLDERS = ("", "shards", "quarantine", "statistics", *records.FOLDERS)
 _TEMPORARY = rf"(?:{re.escape(files.TEMPORARY)}\w{{8}}-)"
@@ -27,10 +27,7 @@ _NO_FILE_YET = re.compile(rf"\.lock|{records.WORK}/{_TEMPORARY}run\.json")
 
 
 def stranger(output: str) -> str | None:
-    """A file in a folder without a run record, or None if the folder holds nothing to lose.
-
-    A lock, and a half-written run record of a killed run, are nothing to lose.
-    """
+    """A file in a folder without a run record, but for a lock or a half-written run record."""
     names = storage.tree(output)
     return next((name for name in names if not _NO_FILE_YET.fullmatch(name)), None)
 
@@ -45,7 +42,7 @@ def begun(output: str) -> Parts | None:
 
 
 def finished(output: str) -> Mapping[str, Any] | None:
-    """The manifest of a finished run, of any version; None if there is none of ours."""
+    """The manifest of a finished run of any version; None without one of ours."""
     match _json(storage.join(output, MANIFEST)):
         case {"format": int(), "key": str(), "tasks": list()} as value:
             return value
@@ -53,7 +50,7 @@ def finished(output: str) -> Mapping[str, Any] | None:
 
 
 def parts_of(tasks: Iterable[Mapping[str, Any]]) -> Parts:
-    """The parts that the tasks of a manifest name."""
+    """The parts of a manifest's tasks."""
     return frozenset((task["task"]["source"], task["task"]["of"]) for task in tasks)
 
 
@@ -67,10 +64,7 @@ def begin(output: str, key: str, parts: Parts) -> None:
 
 
 def remove_leftovers(output: str, written: Container[str]) -> None:
-    """Remove files that an interrupted run wrote for inputs that have changed since.
-
-    ``written`` are the ``shards/…`` and ``quarantine/…`` of this run.
-    """
+    """Remove an interrupted run's files for inputs that have changed since, all but ``written``."""
     data = ("shards/", "quarantine/")
     parts = begun(output) or frozenset()
     _remove(output, parts, lambda name: name.startswith(data) and name not in written)
@@ -79,7 +73,7 @@ def remove_leftovers(output: str, written: Container[str]) -> None:
 def remove_work(output: str, parts: Parts = frozenset()) -> None:
     """Remove the work folder of a finished run, the run record last.
 
-    ``parts`` are those of its manifest, in case the run record is gone already.
+    ``parts`` of the manifest serve where the run record is gone already.
     """
     parts |= begun(output) or frozenset()
     for _ in range(10):  # a worker may still write its heartbeat
@@ -92,16 +86,16 @@ def remove_work(output: str, parts: Parts = frozenset()) -> None:
 
 
 def remove_late(output: str) -> None:
-    """Remove what a task left that was done once more when its run was already complete.
+    """Remove what a duplicate task wrote after its run was complete.
 
-    An engine that has lost sight of a worker gives its tasks to another, while it goes on.
+    An engine that loses contact with a worker gives its tasks to another while the first goes on.
     """
     if (complete := finished(output)) is not None:
         remove_work(output, parts_of(complete["tasks"]))
 
 
 def _remove(output: str, parts: Parts, chosen: Callable[[str], bool]) -> None:
-    """Remove the chosen files of these parts, by their paths within the folder."""
+    """Remove the files of these parts that are ``chosen`` by their path within the folder."""
     ours = _names(parts)
     for folder in _FOLDERS:
         found = storage.listing(storage.join(output, folder) if folder else output)

@@ -1,8 +1,8 @@
-"""Records of finished tasks: a resumed run skips these tasks, and the end of a run merges them.
+"""Records of finished tasks, which a resumed run skips and the end of a run merges.
 
-The folder ``_work`` holds three small files per task: ``<stem>.summary.arrow`` (its statistics,
-once decided), ``<stem>.keys.arrow`` (its ids and content hashes) and, written last,
-``<stem>.json``, which marks the task as finished.
+The folder ``_work`` holds three small files per task: ``<stem>.summary.arrow`` (statistics, once
+decided), ``<stem>.keys.arrow`` (ids and content hashes) and, last, ``<stem>.json``, which marks the
+task as finished.
 """
 
 import json
@@ -21,21 +21,21 @@ WORK = "_work"
 SCORED = f"{WORK}/scored"
 PROGRESS = f"{WORK}/{heartbeat.FOLDER}"
 FOLDERS = (WORK, SCORED, PROGRESS)
-"""The folders for intermediate files, removed when the run is complete."""
+"""Folders of intermediate files, removed at the end of a run."""
 
 TASKS = "tasks.json"
 
 KEYS = pa.schema(
     tables.required(id_hash=pa.uint64(), content_hash=pa.binary(16), candidate=pa.bool_())
 )
-"""One row per document of a task, in order. Candidates are those that no step dropped."""
+"""One row per document of a task, in order; no step dropped the candidates."""
 
 
 @dataclass(frozen=True)
 class Task:
     """One input range of one source: the unit of work, of resume and of shard names.
 
-    ``order`` ranks tasks for ties between duplicates: pass-through sources come first.
+    ``order`` breaks ties between duplicates: pass-through sources come first.
     """
 
     source: str
@@ -47,7 +47,7 @@ class Task:
 
     @property
     def stem(self) -> str:
-        """``data-<source>-<index>-of-<count>``, the name of everything the task writes."""
+        """``data-<source>-<index>-of-<count>``, the stem of all of the task's files."""
         return f"data-{self.source}-{self.index:05d}-of-{self.of:05d}"
 
 
@@ -58,17 +58,14 @@ class Record:
     Attributes:
         key: the fingerprint of everything its output depends on except the bytes of the input.
         input_digest: the xxh3-128 of these bytes.
-        kinds: documents of web archives and HTML files, by what they were made from.
+        kinds: documents of web archives and HTML files, by their origin.
         lacking: documents without a value, by column: ``id``, ``url`` and metadata.
         truncated: documents that were truncated before we read them.
         trained_on: documents that the classifier was trained on.
-        changed: what steps changed in the texts, and the tokens, by the column that counts it.
-        by_step: in how many texts each step that may change some did so, and by how many bytes they
-            are shorter (:class:`pipeline.core.task_steps.TaskSteps`).
-        joined: of each join the documents that met a row, and those without a key
-            (:class:`pipeline.core.joined.TaskJoins`).
-        unchecked: documents that a step passed because their language has no settings, by step and
-            language.
+        changed: sums of the columns that count steps' changes and tokens.
+        by_step: changes of texts, by step (:class:`pipeline.core.task_steps.TaskSteps`).
+        joined: matches, by join (:class:`pipeline.core.joined.TaskJoins`).
+        unchecked: documents that a step passed for want of settings, by step and language.
     """
 
     task: Task
@@ -113,7 +110,7 @@ def quarantine_path(output: str, stem: str) -> str:
 
 
 def save_tasks(work: str, tasks: Sequence[Task]) -> None:
-    """Write the tasks of a run, for :func:`load_tasks`: the largest first, to start with them."""
+    """Write the tasks of a run for :func:`load_tasks`, the largest first to start with them."""
     largest_first = sorted(tasks, key=lambda task: -task.input.size)
     storage.write_json(storage.join(work, TASKS), [asdict(task) for task in largest_first])
 
@@ -124,7 +121,7 @@ def load_tasks(work: str) -> list[Task]:
 
 
 def summary_path(work: str, stem: str) -> str:
-    """Where the statistics of a decided task are (:mod:`pipeline.output.summary_files`)."""
+    """The file with a decided task's statistics (:mod:`pipeline.output.summary_files`)."""
     return storage.join(work, f"{stem}.summary.arrow")
 
 
@@ -141,7 +138,7 @@ def save(work: str, record: Record, keys: Sequence[pa.RecordBatch]) -> None:
 
 
 def load(work: str, task: Task) -> Record | None:
-    """The record of a task, or None if it has not finished."""
+    """The record of a task, or None if it is unfinished."""
     path = storage.join(work, f"{task.stem}.json")
     return from_json(json.loads(storage.read_bytes(path))) if storage.exists(path) else None
 
@@ -154,7 +151,7 @@ def load_keys(work: str, task: Task) -> pa.Table:
 
 
 def intact(record: Record, folder: str, output: str) -> bool:
-    """Whether everything that a record names is still there, byte for byte."""
+    """Whether all outputs in a record exist and have their checksums."""
     named = [(storage.join(folder, shard.name), shard.checksum) for shard in record.shards]
     if record.quarantine_checksum is not None:
         named.append((quarantine_path(output, record.task.stem), record.quarantine_checksum))

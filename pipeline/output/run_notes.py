@@ -1,4 +1,4 @@
-"""What the user should know of a finished run beyond its table, from the manifest."""
+"""Notes for the user on a finished run beyond its table, from the manifest."""
 
 import json
 from collections import Counter
@@ -10,18 +10,15 @@ from pipeline.readers.contract import ADVICE
 from winnow.filesystem import storage
 
 _FILES = 32
-_FILE_BYTES = 1 << 20  # to read of each quarantine file; a record has some kilobytes
+_FILE_BYTES = 1 << 20  # to read of each quarantine file; a record has a few kilobytes
 _CONTENT = 160  # characters of a record in the message
 _LANGUAGES = 8
 
 
 def check_read(output: str, manifest: Mapping[str, Any]) -> None:
-    """Fail a finished run that read nothing, or nothing of one of its sources.
+    """Raise ValueError, with reasons and advice, if nothing, or nothing of a source, could be read.
 
     A source without any records is fine if others have some.
-
-    Raises:
-        ValueError: with the reasons and what to do.
     """
     accounting = manifest["accounting"]
     if not any(counts["read"] for counts in accounting.values()):
@@ -90,11 +87,7 @@ def unchecked_rows(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def joins(manifest: Mapping[str, Any]) -> list[str]:
-    """A line on the result of each join.
-
-    Raises:
-        ValueError: a join has matched nothing.
-    """
+    """A line on the result of each join; ValueError if one matched nothing."""
     lines = []
     accounting = manifest["accounting"].values()
     documents = sum(counts["read"] - counts.get("quarantined", 0) for counts in accounting)

@@ -1,8 +1,7 @@
 """Every Arrow schema that crosses a boundary of the pipeline, declared once.
 
-What flows between steps is a ``pyarrow.RecordBatch``. It starts as what a reader yields
-(:func:`pipeline.readers.document_schema`), and each step appends its columns until it is
-a row of a shard (:func:`shard_schema`). Nothing takes a schema from its first document.
+Documents flow as ``pyarrow.RecordBatch`` from readers (:func:`pipeline.readers.document_schema`) to
+shards (:func:`shard_schema`). No schema is inferred from the first document.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,16 @@ import pyarrow as pa
 from winnow.filesystem.tables import required
 
 QUALITY = "quality"
-"""Drop reason of a document that reached the keep decision and was not drawn."""
+"""Drop reason of the keep decision."""
 
 DUPLICATE = "duplicate"
-"""Drop reason of a document whose text another kept document of the run has."""
+"""Drop reason of a document that repeats the text of another."""
 
 NEAR_DUPLICATE = "near_duplicate"
-"""Drop reason of a document of whose cluster of near-duplicates another one stays."""
+"""Drop reason of a document when another one stays in its cluster of near-duplicates."""
 
 TOKENS = "tokens"
-"""The column of the tokens of a text, among the counts of a run with a tokenizer."""
+"""The column with the number of tokens of a text, in runs with a tokenizer."""
 
 COPIES = pa.field("copies", pa.int32(), nullable=False)
 """How often a document is in the training order: 0 if it was dropped. Only with buckets."""
@@ -34,16 +33,12 @@ def score_column(classifier: str) -> str:
 
 
 def grade_column(classifier: str | None = None) -> str:
-    """The column of the grade that a document is expected to have, by the run's classifier, which
-    was trained on labels, or by one of several.
-    """
+    """The column of expected grades, from the run's graded classifier or one of several."""
     return "expected_grade" if classifier is None else f"expected_grade_{classifier}"
 
 
 def grade_columns(classifier: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The columns of expected grades of a run, each with its scale of grades, by what the manifest
-    says of the run's ``classifier``, or of several.
-    """
+    """A run's columns of expected grades, each with its scale, from the manifest's entry."""
     if "grades" in classifier:
         return {grade_column(): classifier["grades"]}
     several = sorted(classifier.get("several", {}).items())
@@ -62,17 +57,14 @@ def shard_schema(
     """A row of ``shards/*.arrow``: one document, its features, its score and its decision.
 
     ``drop_reason`` is null where ``kept`` is true. ``keep_draw`` is uniform in [0, 1) and keyed by
-    id and seed; ``keep_probability`` is the chance that the rule gave this document before the
-    draw (0 where another step dropped it), so both stay valid for any later decision.
+    id and seed; ``keep_probability`` is the chance before the draw (0 where a step dropped the
+    document), so both serve any later decision.
 
-    A run that looked for near-duplicates has ``clusters``: ``cluster`` is the smallest of the first
-    64 bits of the content hashes in a document's cluster, ``cluster_size`` its documents, equal
-    texts among them. Both are null where a document was not compared. ``grades`` are the columns of
-    expected grades (:func:`grade_column`), float32.
-
-    ``counts`` are the columns in which steps count what they changed in the text (and ``tokens``,
-    with a tokenizer), ``joined`` those of joins (:mod:`pipeline.joins`), null where a document met
-    no row.
+    With ``clusters`` (a near-duplicate search), ``cluster`` is the smallest of the first 64 bits of
+    the content hashes in a document's cluster, and ``cluster_size`` its number of documents; both
+    are null where a document was not compared. ``grades`` are columns of :func:`grade_column`,
+    ``counts`` those in which steps count their changes (and ``tokens``), and ``joined`` those of
+    joins, null where a document has no match.
     """
     return pa.schema(
         [
@@ -118,14 +110,14 @@ SCORE_HISTOGRAM = pa.schema(
     [*required(source=pa.string(), score_low=pa.float64(), score_high=pa.float64()), *_KEPT_COUNTS]
 )
 """``statistics/score_histogram.parquet``: documents that reached the keep decision, in equal bins
-of their score over [0, 1]."""
+of the score over [0, 1]."""
 
 KEEP_CURVES = pa.schema(
     [*required(source=pa.string(), rule=pa.string(), parameter=pa.float64()), *_COUNTS]
 )
 """``statistics/keep_curves.parquet``: what each source would keep under ``rule`` (``pareto``,
-``threshold``) at every stop of a grid of its parameter. Counted from each document's own score and
-draw, so a rerun at that parameter keeps exactly these."""
+``threshold``) on a grid of its parameter, counted from scores and draws: a rerun keeps exactly
+these."""
 
 DOMAINS = pa.schema([*required(source=pa.string(), domain=pa.string()), *_KEPT_COUNTS])
 """``statistics/domains.parquet``: per source and host name of the URL."""
@@ -133,9 +125,8 @@ DOMAINS = pa.schema([*required(source=pa.string(), domain=pa.string()), *_KEPT_C
 GROUPS = pa.schema(
     [*required(source=pa.string(), column=pa.string(), value=pa.string()), *_KEPT_COUNTS]
 )
-"""``statistics/groups.parquet``: the audit of a run, per source by ``language``, ``length`` (the
-bins of ``winnow.text.groups.LENGTHS``), ``decoding`` (the kinds of ``mojibake.KINDS``) and every
-joined column (:mod:`pipeline.joins.grouping`)."""
+"""``statistics/groups.parquet``: the audit of a run, per source by ``language``, ``length``
+(``winnow.text.groups.LENGTHS``), ``decoding`` (``mojibake.KINDS``) and every joined column."""
 
 EXAMPLES = pa.schema(
     [
@@ -145,10 +136,10 @@ EXAMPLES = pa.schema(
         *required(keep_probability=pa.float32(), kept=pa.bool_(), text=pa.string()),
     ]
 )
-"""``statistics/examples.parquet``: documents of smallest ``rank`` in their kind, text clipped.
+"""``statistics/examples.parquet``: documents of smallest ``rank`` per ``level``, text clipped.
 
-``level`` is a fifth of the score range (``0.0-0.2``, …, rank = a hash of the id, so the sample is
-fair), ``decision`` (rank = distance from the decision) or ``dropped: <reason>`` (hash)."""
+A level is a fifth of the score range (``0.0-0.2``, …; rank: a hash of the id), ``decision`` (rank:
+distance from the decision) or ``dropped: <reason>`` (rank: the hash)."""
 
 STATISTICS = {
     "sources": SOURCES,
@@ -167,9 +158,9 @@ RULE_GROUPS = pa.schema(
         *_named("copied"),
     ]
 )
-"""``statistics/rule_groups.parquet``: documents that reached the keep decision, by the group whose
-rule decided, and its bucket (0 is that of the lowest scores; groups without buckets have no other).
-``copied_…`` counts each document as often as it is in the training order."""
+"""``statistics/rule_groups.parquet``: documents that reached the keep decision, by group and bucket
+(from 0 for the lowest scores; 0 without buckets). ``copied_…`` counts each document as often as it
+is in the training order."""
 
 _GROUP = pa.field("group", pa.string(), nullable=False)
 
@@ -182,8 +173,8 @@ GROUP_STATISTICS = {
 
 CLASSIFIER_KEEPS = pa.schema([*required(source=pa.string(), keepers=pa.string()), *_KEPT_COUNTS])
 """``statistics/classifier_keeps.parquet``: documents that reached the keep decision, by the
-classifiers (names, separated by spaces) by whose score alone the run's rule would keep them.
-``kept_…`` counts what the run kept, by their combination."""
+classifiers (names, separated by spaces) whose scores alone would keep them. ``kept_…`` counts those
+that their combination kept."""
 
 CLASSIFIER_SAMPLE = pa.schema(
     [
@@ -191,8 +182,8 @@ CLASSIFIER_SAMPLE = pa.schema(
         *required(score=pa.float32(), quality_score=pa.float32(), kept=pa.bool_()),
     ]
 )
-"""``statistics/classifier_sample.parquet``: all scores of a fair sample of documents of each
-source, those of smallest ``rank``, a hash of the id."""
+"""``statistics/classifier_sample.parquet``: all scores of a random sample of each source's
+documents, those of smallest ``rank``, a hash of the id."""
 
 CLASSIFIER_STATISTICS = {
     "classifier_keeps": CLASSIFIER_KEEPS,
@@ -203,15 +194,15 @@ CLASSIFIER_STATISTICS = {
 REGISTERED_DOMAINS = pa.schema(
     [*required(source=pa.string(), registered_domain=pa.string(), hosts=pa.int64()), *_KEPT_COUNTS]
 )
-"""``statistics/registered_domains.parquet``: domains added up by the name that is registered
-(:func:`winnow.text.hosts.registered_domains`), with their number of hosts. Only where a report was
-asked for it; its metadata name the run."""
+"""``statistics/registered_domains.parquet``: domains summed by registered domain
+(:func:`winnow.text.hosts.registered_domains`). Written only by a report on request; its metadata
+name the run."""
 
 CHANGES = pa.schema(
     required(source=pa.string(), step=pa.string(), documents=pa.int64(), removed_bytes=pa.int64())
 )
-"""``statistics/changes.parquet``: documents whose text a step changed, kept or not, and by how many
-bytes they are shorter (negative: longer). Only of runs with a step that may change texts."""
+"""``statistics/changes.parquet``: documents, kept or not, whose text a step changed, and the bytes
+removed (negative: added). Only for runs with steps that may change texts."""
 
 JOINS = pa.schema(
     [
@@ -219,13 +210,13 @@ JOINS = pa.schema(
         *required(matched=pa.int64(), without_key=pa.int64()),
     ]
 )
-"""``statistics/joins.parquet``: documents that were read, those that met a row of a join, and those
-without an id or URL to meet one by. Only of runs with joins."""
+"""``statistics/joins.parquet``: documents read, matched by a join, and without a key for it. Only
+for runs with joins."""
 
 CLUSTER_SIZES = pa.schema([*required(source=pa.string(), least=pa.uint64()), *_KEPT_COUNTS])
-"""``statistics/cluster_sizes.parquet``: documents that were compared with all others, by the size
-of their cluster of near-duplicates: ``least`` (1, 2, 4, 8, …) to less than twice as many documents,
-those of other sources among them. Only of runs that looked for near-duplicates."""
+"""``statistics/cluster_sizes.parquet``: compared documents by the size of their cluster of
+near-duplicates in all sources: from ``least`` (1, 2, 4, 8, …) to below twice that. Only for runs
+with that search."""
 
 TABLES = {
     **STATISTICS,

@@ -1,4 +1,4 @@
-"""Score histograms, and what every stop of the page's control would keep."""
+"""Score histograms, and what every stop of the page's controls would keep."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,8 +16,8 @@ KEPT_COUNTS = [f"kept_{name}" for name in COUNTS]
 HISTOGRAM_BINS = 100
 PARETO_GRID: FloatArray = np.arange(0, 161) / 10
 THRESHOLD_GRID: FloatArray = np.arange(0, 101) / 100
-"""Stops of the report's controls. k / 10 and k / 100 are the doubles that the decimals parse to,
-so ``--alpha 2.3`` decides exactly as the stop 2.3 counts."""
+"""Stops of the report's controls. k / 10 and k / 100 equal the parsed decimals, so ``--alpha 2.3``
+decides exactly as the stop 2.3 counts."""
 
 
 class ScoreCounts:
@@ -56,7 +56,7 @@ class ScoreCounts:
         ]
 
     def curves(self, **keys: str) -> list[dict[str, Any]]:
-        """Rows of keep curves, one for each stop; none of documents that are not filtered."""
+        """Rows of keep curves, one for each stop; none for pass-through sources."""
         rows = []
         for rule, grid, counts in [
             ("pareto", PARETO_GRID, self._pareto),

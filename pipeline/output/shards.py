@@ -14,7 +14,7 @@ import xxhash
 from winnow.filesystem import storage
 
 ROW_GROUP_BYTES = 32_000_000
-"""Text of a Parquet row group, the unit that readers decode whole."""
+"""Text per Parquet row group, the unit of decoding."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,10 @@ class _Writer(Protocol):
 
 
 class ShardWriter:
-    """Writes the batches of one task to ``<stem>.arrow``, ``<stem>.1.arrow``, … in a folder.
+    """Writes the batches of one task to ``<stem>.arrow`` (or ``.parquet``), ``<stem>.1.arrow``, ….
 
-    With ``file_format="parquet"`` the files are ``<stem>.parquet``, …. A new file starts when the
-    current one passes ``shard_bytes``. Nothing is written for a task without rows. Files appear
-    when they are complete; after an error in the ``with`` block the open one is discarded.
+    A new file starts when the current one passes ``shard_bytes``; a task without rows has none.
+    Files appear when complete; an error in the ``with`` block discards the open one.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class ShardWriter:
         self._format = file_format
         self._stack = contextlib.ExitStack()
         self._writer: _Writer | None = None
-        self._group: list[pa.RecordBatch] = []  # of a row group that is not full
+        self._group: list[pa.RecordBatch] = []  # an incomplete row group
         self._group_bytes = 0
         self._shards: list[Shard] = []
 
@@ -66,14 +65,14 @@ class ShardWriter:
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            with self._stack:  # an error at the end is named and cleaned up after too
+            with self._stack:  # cleans up after errors here too
                 self._finish()
         else:
             self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     @property
     def shards(self) -> list[Shard]:
-        """The finished files so far; all of them once the ``with`` block is left."""
+        """The files finished so far; all of them after the ``with`` block."""
         return list(self._shards)
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -95,8 +94,8 @@ class ShardWriter:
     def _full_groups(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """The row groups that a batch completes.
 
-        Where a group ends depends on the rows alone, not on how they come in batches: what is
-        decided again from the shards has the same bytes.
+        A group's end depends on the rows alone, not on batches, so deciding again from the shards
+        gives the same bytes.
         """
         ends = np.cumsum(batch["bytes"].to_numpy()) + self._group_bytes
         start = taken = 0
@@ -146,11 +145,8 @@ def _new_arrow(file: "_ChecksumFile", schema: pa.Schema, compression: str) -> _W
 
 
 def _new_parquet(file: "_ChecksumFile", schema: pa.Schema, compression: str) -> _Writer:
-    """Parquet with an index of its pages, whose pages end where the content says.
-
-    Content-defined chunks let a store that cuts files into pieces find what two versions share.
-    """
-    unique = ("id", "url", "text", "content_hash")  # a dictionary of them is wasted work
+    """Parquet with a page index, and content-defined pages for stores that deduplicate chunks."""
+    unique = ("id", "url", "text", "content_hash")  # dictionaries do not pay
     return pq.ParquetWriter(
         file,
         schema,
@@ -162,7 +158,7 @@ def _new_parquet(file: "_ChecksumFile", schema: pa.Schema, compression: str) -> 
 
 
 class _ChecksumFile(io.RawIOBase):
-    """A file that counts and hashes what is written to it; its owner closes the one beneath."""
+    """Counts and hashes what is written to ``raw``, which its owner closes."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw

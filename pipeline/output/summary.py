@@ -1,8 +1,8 @@
 """Per-source statistics: collected while a task runs, merged exactly in any order.
 
-A summary is six tables (:data:`pipeline.output.schema.STATISTICS`), and further ones of runs that
-have something to say there (:data:`pipeline.output.schema.TABLES`). All sums are integers, so
-merging is associative to the bit and the result does not depend on workers, order or retries.
+A summary has the tables :data:`pipeline.output.schema.STATISTICS`, and some runs add others
+(:data:`pipeline.output.schema.TABLES`). All sums are integers, so merging is exactly associative
+and the result does not depend on workers, order or retries.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ _EXAMPLE_SEED = 0x77696E6E6F77
 
 
 class TaskSummary:
-    """Statistics of one task, of one source. Memory grows only with its domains."""
+    """Statistics of one task. Memory grows only with its domains."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class TaskSummary:
         self._changes += [{"source": self._source, "step": s, **n} for s, n in by_step.items()]
 
     def join(self, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """Count the documents that met rows of joins (:attr:`Record.joined`), when all are read."""
+        """Set the counts of joins (:attr:`pipeline.output.records.Record.joined`)."""
         self._joins = counts
 
     def update(self, batch: pa.RecordBatch) -> None:
@@ -96,26 +96,26 @@ class TaskSummary:
         self._domains.add([source, domain(batch["url"]), *counts])
         if "cluster_size" in batch.schema.names:
             self._add_clusters(batch["cluster_size"], counts)
-        told_apart = {
+        grouped_by = {
             "language": batch["language"],
             "length": length(batch["bytes"]),
             "decoding": faults(batch["text"]),
             **{name: grouped(batch[name], of) for name, of in self._groupings.items()},
         }
-        for column, value in told_apart.items():
+        for column, value in grouped_by.items():
             name = pa.repeat(column, len(batch))
             self._groups.add([source, name, value.fill_null(NONE), *counts])
         examples = _examples(batch, decided, self._rule, self._filtered)
         self._examples = [_best([*self._examples, examples])]
 
     def tables(self) -> Summary:
-        """The tables of what has been counted so far."""
+        """The tables of the counts so far."""
         source, filtered = self._source, self._filtered
         outcomes = [
             {"source": source, "filtered": filtered, "outcome": name, **named(COUNTS, counts)}
             for name, counts in self._outcomes.items()
         ]
-        # Nothing is in these twice, so they are not added up: with many small tasks that counts.
+        # Their keys are unique: adding up would cost time in many small tasks.
         own = {
             "sources": outcomes,
             "score_histogram": self._scores.histogram(source=source),
@@ -148,7 +148,7 @@ class TaskSummary:
         ]
 
     def _add_clusters(self, size: pa.Array, counts: Sequence[Counts]) -> None:
-        """Count documents by the power of two that their cluster's size (int64 [n]) reaches."""
+        """Count documents by the power of two at or below their cluster's size (int64 [n])."""
         if self._cluster_sizes is None:
             self._cluster_sizes = Tally(schema.CLUSTER_SIZES)
         compared = pc.is_valid(size).to_numpy(zero_copy_only=False)
@@ -171,7 +171,7 @@ class TaskSummary:
 
 
 def merge(summaries: Sequence[Summary]) -> Summary:
-    """One summary of all, canonically sorted: the same whatever the order or grouping."""
+    """One canonically sorted summary, whatever the order or grouping."""
     merged = {}
     names = {name for summary in summaries for name in summary}
     for name in [name for name in schema.TABLES if name in names]:
@@ -186,7 +186,7 @@ def merge(summaries: Sequence[Summary]) -> Summary:
 
 
 def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
-    """Add up the int64 columns of rows with equal keys (all other columns); sorted by key."""
+    """Sum the int64 columns of rows with equal keys (all other columns), sorted by key."""
     keys = keys_of(table_schema)
     sums = [name for name in table_schema.names if name not in keys]
     grouped = pa.concat_tables(tables).group_by(keys).aggregate([(name, "sum") for name in sums])
@@ -220,7 +220,7 @@ def check_accounting(sources: pa.Table) -> None:
 
 
 class Tally:
-    """Rows of a table, summed by key now and then, so memory grows with keys instead of rows."""
+    """Rows of a table, regularly summed by key, so memory grows with keys instead of rows."""
 
     def __init__(self, table_schema: pa.Schema) -> None:
         self._schema = table_schema
@@ -273,7 +273,7 @@ def _examples(
 def _example_rows(
     batch: pa.RecordBatch, candidates: Sequence[tuple[npt.NDArray[np.bool_], str, FloatArray]]
 ) -> pa.Table:
-    """Of each (documents, level, rank) the documents of smallest rank."""
+    """The documents of smallest rank for each (documents, level, rank)."""
     best = [
         (rows[np.argsort(rank[rows], kind="stable")[:EXAMPLES_PER_KIND]], level, rank)
         for among, level, rank in candidates

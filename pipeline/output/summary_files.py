@@ -1,8 +1,8 @@
-"""Statistics on disk: a file per task, merged as streams, so memory does not grow with the run.
+"""Statistics on disk: a file per task, merged as streams in constant memory.
 
-A file holds the tables of a summary as Arrow IPC streams, one after the other, each with its name
-in the metadata of its schema. The domains come last: there may be millions of them, so they are
-read and merged a batch at a time. All other tables are small whatever the run's size.
+A file holds the tables of a summary as consecutive Arrow IPC streams, named in the metadata of
+their schemas. The domains come last: there may be millions, so they are merged a batch at a time.
+All other tables are small whatever the run's size.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from winnow import heartbeat
 from winnow.filesystem import storage, tables
 
 BATCH_ROWS = 1 << 12
-"""Domains that are read and merged at once, of each of up to 64 files."""
+"""Domains per batch of each of up to 64 files."""
 
 ROW_GROUP_ROWS = 1 << 17
 
@@ -39,10 +39,7 @@ def merge_files(paths: Sequence[str], path: str) -> None:
 
 
 def write_parquet(paths: Sequence[str], folder: str) -> tuple[Summary, dict[str, int]]:
-    """Merge the summaries in ``paths`` into one Parquet file per table.
-
-    Returns every table but the domains, and the number of rows of every table.
-    """
+    """Merge summaries into Parquet files; returns the small tables, and all numbers of rows."""
     rows = {}
     with opened(paths) as (small, domains):
         for name, table_schema in schema.TABLES.items():
@@ -62,7 +59,7 @@ def write_parquet(paths: Sequence[str], folder: str) -> tuple[Summary, dict[str,
 
 @contextlib.contextmanager
 def opened(paths: Sequence[str]) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
-    """The merged small tables of the summaries in ``paths``, and their domains as one stream."""
+    """The merged small tables of some summaries, and their domains as one stream."""
     with contextlib.ExitStack() as stack:
         small, domains = [], []
         for path in paths:
@@ -80,13 +77,13 @@ def opened(paths: Sequence[str]) -> Iterator[tuple[Summary, Iterator[pa.Table]]]
 def merge_sorted(
     streams: Sequence[Iterator[pa.Table]], table_schema: pa.Schema
 ) -> Iterator[pa.Table]:
-    """Add up streams of tables, each sorted by key, to one sorted stream (k-way merge).
+    """Merge streams of tables, each sorted by key, into one sorted stream (k-way merge).
 
-    Together its tables equal ``add_up`` of all tables, but only one of each stream is in memory.
+    The result equals ``add_up`` of all tables, but only one of each stream is in memory.
     """
     heads = [(table, stream) for stream in streams for table in _next(stream)]
     while heads:
-        # No stream has more rows with keys up to the smallest of the heads' last keys.
+        # The heads hold all rows with keys up to the smallest of their last keys.
         end = min(_Keys(table, table_schema)[-1] for table, _ in heads)
         taken, left = [], []
         for table, stream in heads:
@@ -100,7 +97,7 @@ def merge_sorted(
 
 
 def _next(stream: Iterator[pa.Table]) -> list[pa.Table]:
-    """The next table that is not empty, in a list; an empty list at the stream's end."""
+    """The next non-empty table in a list, which is empty at the stream's end."""
     return next(([table] for table in stream if table.num_rows), [])
 
 
@@ -132,7 +129,7 @@ def _named_schema(name: str) -> pa.Schema:
 
 
 def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly ``rows`` rows, the last one shorter."""
+    """The same rows in tables of ``rows`` rows, but for a shorter last one."""
     held: list[pa.Table] = []
     count = 0
     for table in tables:

@@ -1,7 +1,6 @@
-"""Buckets: quantiles of the score, each with the number of times that its documents are trained on.
+"""Buckets: quantiles of the score, each dropped (0 copies), kept (1) or upsampled (2 and more).
 
-CCNet (Wenzek et al. 2020) cuts each language's documents into a head, a middle and a tail. Here a
-bucket is dropped (0 copies), kept (1) or upsampled (2 and more).
+CCNet (Wenzek et al. 2020) cuts each language's documents into a head, a middle and a tail.
 """
 
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from pipeline.rules.decision import FloatArray, Rule
 
 @dataclass(frozen=True)
 class Buckets:
-    """The bounds of k buckets and what becomes of each.
+    """k buckets, the lowest scores first.
 
     Attributes:
-        cuts: k - 1 threshold rules, rising: cut j keeps what lies above bucket j.
-        copies: k repeat counts, that of the lowest scores first.
+        cuts: k - 1 threshold rules, rising: cut j keeps what is above bucket j.
+        copies: k repeat counts.
     """
 
     cuts: tuple[Rule, ...]
@@ -32,15 +31,12 @@ class Buckets:
         return above
 
     def repeats(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.int32]:
-        """How many copies of each of n documents are trained on: int32 [n]."""
+        """The number of copies of n documents in training: int32 [n]."""
         return np.array(self.copies, np.int32)[self.bucket(score, draw)]
 
     def probability(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The chance of each of n documents before its draw: float32 [n].
-
-        It is 0 or 1, but where several documents have the score of a cut.
-        """
-        # The chances to lie at or above each bucket; their differences are those to lie in it.
+        """The chance of n documents before the draw: float32 [n], 0 or 1 except at a cut."""
+        # The chances to be in or above each bucket; their differences are those to be in it.
         at_cuts = [cut.probability(score).astype(np.float64) for cut in self.cuts]
         above = [np.ones(len(score)), *at_cuts, np.zeros(len(score))]
         chance = np.zeros(len(score))
@@ -50,7 +46,7 @@ class Buckets:
         return chance.astype(np.float32)
 
     def distance(self, score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
-        """How far each of n documents is from the next bucket: float64 [n]."""
+        """The distance of n documents from the next bucket: float64 [n]."""
         far = np.full(len(score), np.inf)
         for cut in self.cuts:
             far = np.minimum(far, cut.distance(score, draw))

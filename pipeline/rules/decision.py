@@ -2,13 +2,13 @@
 
 GPT-3 (Brown et al. 2020, appendix A) and GLaM keep a document when
 ``numpy.random.pareto(alpha) > 1 - score``. That draw is Lomax, so the event is
-``u < (2 - score) ** -alpha`` for u uniform in [0, 1). Here u is not a generator's next number but a
-hash of the document's id, keyed by the run's seed. Solved for alpha, the event reads
+``u < (2 - score) ** -alpha`` for u uniform in [0, 1). Here u is a hash of the document's id, keyed
+by the run's seed. Solved for alpha, the event reads
 
     alpha < critical_alpha = -ln(u) / ln(2 - score)
 
-so every document carries the largest alpha that keeps it. Decisions are nested in alpha, the same
-on every worker and after every retry, and can be made again from the two stored columns alone.
+Decisions are nested in alpha, the same on every worker and after every retry, and can be repeated
+from the two stored columns alone.
 """
 
 import sys
@@ -26,7 +26,7 @@ RuleName = Literal["pareto", "threshold", "random", "all"]
 FloatArray = npt.NDArray[np.float64]
 
 PARAMETERS = {"pareto": "alpha", "threshold": "threshold", "random": "rate"}
-"""What users call the parameter of a rule."""
+"""The user's name for each rule's parameter."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Rule:
             raise ValueError(f"{PARAMETERS[self.name]} must be {span}, not {self.parameter:g}")
 
     def keep(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which of n documents are kept: bool [n] from float32 [n] scores and float64 [n] draws."""
+        """Whether to keep n documents: bool [n] from float32 [n] scores and float64 [n] draws."""
         match self.name:
             case "pareto":
                 return critical_alpha(score, draw) > self.parameter
@@ -72,7 +72,7 @@ class Rule:
                 return np.ones(len(score), np.bool_)
 
     def probability(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The chance of each of n documents before its draw: float32 [n]."""
+        """The chance of n documents before the draw: float32 [n]."""
         match self.name:
             case "pareto":
                 return ((2.0 - score.astype(np.float64)) ** -self.parameter).astype(np.float32)
@@ -86,11 +86,11 @@ class Rule:
                 return np.ones(len(score), np.float32)
 
     def repeats(self, score: npt.NDArray[np.float32], draw: FloatArray) -> npt.NDArray[np.int32]:
-        """How many copies of each of n documents are trained on, 0 or 1: int32 [n]."""
+        """The number of copies of n documents in training, 0 or 1: int32 [n]."""
         return self.keep(score, draw).astype(np.int32)
 
     def distance(self, score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
-        """How far each of n documents is from the other decision, if there is one: float64 [n]."""
+        """The distance of n documents from the opposite decision, if any: float64 [n]."""
         if self.name == "all":
             return np.full(len(score), np.inf)
         if self.name == "threshold":
@@ -104,9 +104,8 @@ def keep_draw(ids: pa.Array, seed: int) -> FloatArray:
 
 
 def critical_alpha(score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
-    """The alpha below which the Pareto rule keeps a document: float64 [n], inf = always kept.
-
-    ``-ln(draw) / ln(2 - score)``; a score of 1 or a draw of 0 is kept under every alpha.
+    """The alphas below which the Pareto rule keeps n documents: float64 [n], inf for a score of 1
+    or a draw of 0.
     """
     with np.errstate(divide="ignore"):
         return -np.log(draw) / np.log(2.0 - score.astype(np.float64))

@@ -1,8 +1,7 @@
-"""Rules per group: which rule decides about a document, by its source, language or other columns.
+"""Rules per group of documents, by source, language or other columns.
 
-A group is named by its path, one value for each of the columns that tell groups apart, from the
-first on; ``*`` stands for every value that its neighbours don't name. A path that ends early holds
-whatever the other columns say. All documents that one path stands for are one group.
+A group is the set of documents with one path: a value for each grouping column. ``*`` stands for
+every value that its siblings don't name; a path that ends early covers all remaining columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from pipeline.rules.decision import FloatArray, Rule
 from winnow.text.groups import NONE
 
 ANY = "*"
-"""Stands for every value that is not named beside it."""
+"""Stands for every value that its siblings don't name."""
 
 Path = tuple[str, ...]
 Codes = npt.NDArray[np.int64]
@@ -32,13 +31,13 @@ def label(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Groups:
-    """The columns that tell groups apart, and the groups' paths."""
+    """The grouping columns, and the groups' paths."""
 
     by: tuple[str, ...]
     paths: tuple[Path, ...]
 
     def find(self, values: Sequence[str]) -> int:
-        """The number of the group of one document by its values of the columns; -1 if none."""
+        """The index of a document's group, by its values of the columns; -1 if none."""
         left = list(range(len(self.paths)))
         for depth, value in enumerate(values):
             if any(len(self.paths[i]) == depth for i in left):
@@ -48,7 +47,7 @@ class Groups:
         return left[0] if left else -1
 
     def of(self, batch: pa.RecordBatch) -> Codes:
-        """The number of the group of each of n documents, -1 where there is none: int64 [n]."""
+        """The index of the group of n documents: int64 [n], -1 for none."""
         codes = np.zeros(len(batch), np.int64)
         if not self.by:
             return codes
@@ -62,24 +61,19 @@ class Groups:
         return np.array([self.find(row) for row in rows], np.int64)[inverse]
 
     def check(self, batch: pa.RecordBatch, codes: Codes, reaches: npt.NDArray[np.bool_]) -> None:
-        """Check that every document that ``reaches`` the decision has a rule.
-
-        Raises:
-            ValueError: one has none; the message names its values.
-        """
+        """Raise ValueError if a document ``reaches`` the decision (bool [n]) without a rule."""
         without = np.flatnonzero(reaches & (codes < 0))
         if len(without):
             row = int(without[0])
             values = [_text(batch[name])[row].as_py() for name in self.by]
             told = ", ".join(f"{n} {v!r}" for n, v in zip(self.by, values, strict=True))
             hint = (
-                ", or have languages told by --steps language or --field language=FIELD"
+                ", or identify languages with --steps language or --field language=FIELD"
                 if "language" in self.by and values[self.by.index("language")] == NONE
                 else ""
             )
             raise ValueError(
-                f'no rule is for {told}: add one to rules, or "{ANY}" for all that is not named'
-                f"{hint}"
+                f'no rule is for {told}: add one to rules, or "{ANY}" for all others{hint}'
             )
 
 
@@ -104,16 +98,11 @@ def decide(
     score: npt.NDArray[np.float32],
     reaches: npt.NDArray[np.bool_],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Copies (int32 [n]) and keep probability (float32 [n]) of n documents; 0 for the others.
+    """Copies (int32 [n]) and keep probability (float32 [n]) of n documents by ``score`` (float32
+    [n]); 0 for those that do not reach the decision (bool [n]).
 
-    Args:
-        rule: of all documents, or one for each group.
-        batch: the documents, with the columns that tell groups apart and ``keep_draw``.
-        score: float32 [n], by which to decide.
-        reaches: bool [n], those that reach the decision.
-
-    Raises:
-        ValueError: a document that reaches the decision is of no group.
+    ``batch`` has ``keep_draw`` and the grouping columns. Raises ValueError for a document without a
+    group that reaches the decision.
     """
     draw = batch["keep_draw"].to_numpy()
     if isinstance(rule, Rule):
@@ -131,7 +120,7 @@ def decide(
 
 
 def distance(rule: AnyRule, batch: pa.RecordBatch) -> FloatArray:
-    """How far each of n documents is from the other decision: float64 [n], inf for no group."""
+    """The distance of n documents from the opposite decision: float64 [n], inf for no group."""
     score, draw = batch["quality_score"].to_numpy(), batch["keep_draw"].to_numpy()
     if isinstance(rule, Rule):
         return rule.distance(score, draw)
@@ -144,11 +133,9 @@ def distance(rule: AnyRule, batch: pa.RecordBatch) -> FloatArray:
 
 
 def to_json(rule: AnyRule) -> dict[str, Any]:
-    """A rule as the manifest has it.
-
-    One rule for all is ``{name, parameter, ties}``. Rules per group are ``{name: "groups", by,
-    groups: [{group, path, rule}]}``, where buckets are ``{name: "buckets", copies, cuts:
-    [{parameter, ties}]}``.
+    """The manifest's form of a rule: ``{name, parameter, ties}`` for all documents, or ``{name:
+    "groups", by, groups: [{group, path, rule}]}``, where buckets are ``{name: "buckets", copies,
+    cuts: [{parameter, ties}]}``.
     """
     if isinstance(rule, Rule):
         return asdict(rule)
@@ -167,5 +154,5 @@ def _one_to_json(rule: Rule | Buckets) -> dict[str, Any]:
 
 
 def rules_of(manifest_rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The groups of a manifest's rule, none if one rule is for all."""
+    """The groups of a manifest's rule; none for one rule for all."""
     return list(manifest_rule.get("groups", ()))

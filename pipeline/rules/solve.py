@@ -1,11 +1,11 @@
-"""Finds the rule's parameter for a wanted yield, from what every document scored and drew.
+"""Solves for the rule's parameter that gives a target yield, from all scores and draws.
 
-The sketch is a histogram of integers, so it merges exactly and in any order. Its bins are so
-narrow that two documents rarely share one, and at every bin edge the yield it states is exact.
+A sketch is a histogram of integers, so it merges exactly and in any order. Its bins are narrow, and
+the yield at each bin edge is exact.
 
-A top fraction is the beginning of the list of all documents, ordered by score (the highest first)
-and then by draw, so it is met even where many have one score. It takes two sketches: of bands of
-scores, and then of the places within the one band in which the fraction ends.
+A top fraction is the head of all documents, sorted by score (descending) and then by draw, so it
+is met even if many tie. It takes two sketches: of bands of scores, and then of the places within
+the band in which the fraction ends.
 """
 
 import functools
@@ -21,8 +21,8 @@ from pipeline.rules.decision import FloatArray, Rule, critical_alpha
 Unit = Literal["documents", "bytes", "tokens"]
 
 COLUMN = {"bytes": "bytes", "tokens": "words"}
-"""The shard column that weighs a unit. Few runs name a tokenizer at this point of the lineage, so
-white-space words stand for tokens, unless there is a column of these."""
+"""The shard column that weighs a unit; white-space words stand for tokens in runs without a
+tokenizer."""
 
 SCORE_BINS = 1 << 16
 ALPHA_BINS_PER_UNIT = 1 << 10
@@ -77,7 +77,7 @@ def solve(rule_name: str, total: Sketch, fraction: float) -> Rule:
 
 
 BANDS = (0x3F800000 >> 16) + 1
-"""A band is what float32 scores in [0, 1] have in common that agree in their upper 16 bits."""
+"""Number of bands: float32 scores in [0, 1] with the same upper 16 bits form one."""
 
 MOST_PLACES = 1 << 16
 _DRAW_BITS = 48
@@ -85,10 +85,8 @@ _DRAW_BITS = 48
 
 @dataclass(frozen=True)
 class Band:
-    """The band in which the wanted fraction ends.
-
-    It is named by the upper bits of its scores; ``above`` is the weight of all higher scores, and
-    ``goal`` the weight that is wanted.
+    """The band in which the target fraction ends, by the ``upper`` bits of its scores, the weight
+    ``above`` it, and the ``goal`` weight.
     """
 
     upper: int
@@ -100,8 +98,8 @@ class Band:
 class Places:
     """Weight of a band's documents by their place in it, in units of ``2**shift``.
 
-    A place is 16 bits of score (the highest is 0) and 48 of draw. There are at most MOST_PLACES:
-    the shift is the smallest that makes it so, whatever the order in which parts are merged.
+    A place is 16 bits of score (the highest is 0) and 48 of draw. The shift is the smallest with at
+    most MOST_PLACES places, whatever the order of merging.
     """
 
     place: npt.NDArray[np.uint64]
@@ -117,11 +115,7 @@ def bands(score: npt.NDArray[np.float32], weight: Sketch) -> Sketch:
 
 
 def find_band(total: Sketch, fraction: float) -> Band:
-    """The band in which ``fraction`` of the sketched weight ends.
-
-    Raises:
-        ValueError: nothing was sketched.
-    """
+    """The band in which ``fraction`` of the weight ends; ValueError if the sketch is empty."""
     if not total.any():
         raise ValueError(NOTHING)
     kept = total[::-1].cumsum()
@@ -131,7 +125,7 @@ def find_band(total: Sketch, fraction: float) -> Band:
 
 
 def places(band: Band, score: npt.NDArray[np.float32], draw: FloatArray, weight: Sketch) -> Places:
-    """The places of those of n documents that are in the band."""
+    """The places of n documents that are in the band."""
     bits = _bits(score)
     within = bits >> 16 == band.upper
     low = (0xFFFF - (bits[within] & 0xFFFF)).astype(np.uint64)
@@ -140,12 +134,12 @@ def places(band: Band, score: npt.NDArray[np.float32], draw: FloatArray, weight:
 
 
 def merge_places(parts: Iterable[Places]) -> Places:
-    """The places of all."""
+    """Merge the places of all parts."""
     return functools.reduce(_merged, parts, Places(np.empty(0, np.uint64), np.empty(0, np.int64)))
 
 
 def cut(band: Band, found: Places) -> Rule:
-    """The threshold, and the draw for those at it, whose yield is nearest to the goal."""
+    """The threshold, with a draw for ties, whose yield is nearest to the goal."""
     kept = band.above + np.concatenate([[0], found.weight.cumsum()])
     last = int(np.argmin(np.abs(kept - band.goal)))
     end = 0 if last == 0 else (int(found.place[last - 1]) + 1) << found.shift
