@@ -1,18 +1,15 @@
 """Connected components of documents that share bands, in rounds that any engine can distribute.
 
 A node is a text: the first 64 bits of its content hash, so that equal texts are one. An edge (node,
-smaller node) says that both are in one component. Edges lie in buckets, and every node has a home,
-the bucket of its hash. A round (:func:`contract`) joins in each bucket what hangs together there,
-and tells each node's home of the smallest node that it was joined with. The root that they were
-joined to learns, at its home, of one of them only, so that a component of a million documents is
-no burden to one bucket: if the root has a smaller one itself by then, this goes back to the bucket,
-and there to all. Once nothing changes, every node knows the smallest of its component (the idea is
-hash-to-min's of Rastogi et al. 2013 and the small and large stars' of Kiveris et al. 2014, with
-whole buckets in the place of single nodes).
+smaller node) puts both into one component. Every node has a home, the bucket of its hash. A round
+(:func:`contract`) joins the edges of each bucket into stars and sends each node its root, the
+smallest node of its star. The root's home gets only one child in return, so that a component of a
+million documents does not overload a bucket; if the root has a smaller parent by then, the child
+brings it back to the bucket. At convergence every node knows the smallest of its component
+(hash-to-min of Rastogi et al. 2013 and the stars of Kiveris et al. 2014, by bucket).
 
-Beam has no loops, so the rounds are a fixed number. :func:`unfinished` gives the edges, between
-roots only, that they may have left: none if everything has converged. One worker joins these, so
-the result is exact after any number of rounds; the rounds only keep that worker's part small.
+Beam has no loops, so the number of rounds is fixed. One worker joins the edges between roots that
+:func:`unfinished` finds, so the result is always exact; the rounds keep that worker's part small.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,12 +48,7 @@ def home(nodes: Nodes, buckets: int) -> npt.NDArray[np.int64]:
 
 
 def share_a_band(bands: Nodes, nodes: Nodes) -> Edges:
-    """Edges from the nodes that share a band's hash to the smallest of them.
-
-    Args:
-        bands: uint64 [n], hashes of bands.
-        nodes: uint64 [n], which node has each.
-    """
+    """Edges from nodes (uint64 [n]) that share a band's hash (uint64 [n]) to the smallest one."""
     order = np.lexsort((nodes, bands))
     bands, nodes = bands[order], nodes[order]
     begins = np.ones(len(bands), np.bool_)
@@ -67,7 +59,7 @@ def share_a_band(bands: Nodes, nodes: Nodes) -> Edges:
 
 
 def concatenate(parts: Iterable[Edges]) -> Edges:
-    """All edges of the parts."""
+    """Concatenate edges."""
     found = [NONE, *parts]
     return Edges(
         np.concatenate([part.child for part in found]),
@@ -76,10 +68,7 @@ def concatenate(parts: Iterable[Edges]) -> Edges:
 
 
 def join(edges: Edges) -> Edges:
-    """The same components, each as a star: from every node but the smallest to the smallest.
-
-    Children are distinct and ascend.
-    """
+    """The same components as stars, with edges to the smallest node; children ascend."""
     nodes, ends = np.unique(np.concatenate([edges.child, edges.parent]), return_inverse=True)
     roots = np.arange(len(nodes))
     _unite(ends[: len(edges.child)], ends[len(edges.child) :], roots)
@@ -90,13 +79,12 @@ def join(edges: Edges) -> Edges:
 def contract(bucket: int, parts: Iterable[Edges], buckets: int) -> Iterator[tuple[int, Edges]]:
     """One round in one bucket (``NO_HOME``: edges that are in no bucket yet).
 
-    Yields:
-        A bucket and the edges that go there. All together have the components that the edges had.
+    Yields buckets and the edges to send there, which together have the same components.
     """
     star = join(concatenate(parts))
     if not len(star.child):
         return
-    # One child for each root, one that is at home here if there is any: by (root, away, child).
+    # One child for each root, at home here if possible: by (root, away, child).
     away = home(star.child, buckets) != bucket
     order = np.lexsort((star.child, away, star.parent))
     roots, first = np.unique(star.parent[order], return_index=True)
@@ -111,10 +99,7 @@ def contract(bucket: int, parts: Iterable[Edges], buckets: int) -> Iterator[tupl
 
 
 def labels(bucket: int, edges: Edges, buckets: int) -> Edges:
-    """The smallest node that each child that is at home here has been joined with.
-
-    Children are distinct and ascend.
-    """
+    """The smallest parent of each child that is at home here; children are distinct and ascend."""
     mine = home(edges.child, buckets) == bucket
     child, parent = edges.child[mine], edges.parent[mine]
     order = np.lexsort((parent, child))
@@ -123,9 +108,9 @@ def labels(bucket: int, edges: Edges, buckets: int) -> Edges:
 
 
 def unfinished(bucket: int, parts: Iterable[Edges], buckets: int) -> Edges:
-    """Edges between the nodes of one bucket's labels, or none where its nodes agree.
+    """Edges between roots that one bucket still has to join; none at convergence.
 
-    A node with two parents links them. So does a node that is a parent and has one.
+    A node with two parents links them, and so does a parent that has a parent.
     """
     edges = concatenate(parts)
     label = labels(bucket, edges, buckets)
@@ -138,17 +123,11 @@ def unfinished(bucket: int, parts: Iterable[Edges], buckets: int) -> Edges:
 
 
 def resolve(bucket: int, parts: Iterable[Edges], buckets: int, rest: Edges) -> Edges:
-    """The component of every node at home in a bucket that is in one with others.
+    """The component of every linked node that is at home in a bucket, given its edges after the
+    last round and the joined :func:`unfinished` edges of all buckets.
 
-    Args:
-        bucket: its number.
-        parts: its edges after the last round.
-        buckets: how many there are.
-        rest: what :func:`unfinished` gives for all buckets, joined.
-
-    Returns:
-        ``child``, distinct and ascending, with the smallest node of its component as ``parent``,
-        which for the smallest is itself.
+    ``child`` is distinct and ascending, and ``parent`` the smallest node of its component, itself
+    included.
     """
     edges = concatenate(parts)
     label = labels(bucket, edges, buckets)
@@ -164,14 +143,10 @@ def resolve(bucket: int, parts: Iterable[Edges], buckets: int, rest: Edges) -> E
 def named(
     bucket: int, parts: Iterable[Edges], nodes: Nodes, buckets: int, rest: Edges
 ) -> tuple[Nodes, npt.NDArray[np.bool_]]:
-    """The components of documents: uint64 [n], and which are in one with others: bool [n].
+    """The components (uint64 [n]) of a bucket's documents, and whether they share one (bool [n]).
 
-    Args:
-        bucket: its number.
-        parts: its edges after the last round.
-        nodes: uint64 [n], of all documents whose node is at home there; equal texts are one.
-        buckets: how many there are.
-        rest: as :func:`resolve` takes it.
+    ``nodes`` (uint64 [n]) are those of all documents at home there, with equal ones for equal
+    texts; the rest is as for :func:`resolve`.
     """
     known = resolve(bucket, parts, buckets, rest)
     distinct, times = np.unique(nodes, return_counts=True)
@@ -198,5 +173,5 @@ def _unite(
             roots[b] = a
         else:
             roots[a] = b
-    for i in range(len(roots)):  # a root comes before what hangs on it
+    for i in range(len(roots)):  # a root precedes its children
         roots[i] = roots[roots[i]]

@@ -1,4 +1,4 @@
-"""MinHash-LSH of documents, computed on Arrow's text buffers: from text to the hashes of bands.
+"""MinHash-LSH on Arrow's text buffers: from text to the hashes of bands.
 
 Broder (1997): of two sets with Jaccard similarity s, the smallest element under a random order is
 the same with probability s. Here the sets are the n-grams of a document's words, and the orders are
@@ -8,9 +8,8 @@ if they share any, so a pair is found with probability ``1 - (1 - s**rows) ** ba
 Rajaraman and Ullman, Mining of Massive Datasets, section 3.4). FineWeb (Penedo et al. 2024, section
 3.4) takes 14 bands of 8 and n = 5.
 
-A word is the classifier's (:mod:`winnow.text.words`: case folded, NFC, Han and kana and Thai a
-character each), but punctuation and symbols only separate. A document of fewer than n words has no
-n-gram and is compared with none, as in datatrove.
+Words are the classifier's (:mod:`winnow.text.words`), but punctuation and symbols only separate. A
+document of fewer than n words is not compared, as in datatrove.
 """
 
 import functools
@@ -36,15 +35,9 @@ _LARGEST = np.uint32(0xFFFFFFFF)
 
 
 def band_hashes(text: pa.Array, settings: Settings) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """The hash of each band of m documents, and which of them have any n-gram.
+    """The band hashes of m documents (string or large_string [m], no nulls): uint64 [m, bands].
 
-    Args:
-        text: string or large_string [m] without nulls; may be a slice.
-        settings: how many bands, rows and words.
-
-    Returns:
-        uint64 [m, bands], different for different bands; and bool [m], false where a document has
-        fewer than n words and its row means nothing.
+    Also returns bool [m], false where a document has fewer than n words and its row means nothing.
     """
     octets, offsets = string_buffers(nfc(text))
     bands = np.empty((len(text), settings.bands), np.uint64)
@@ -56,7 +49,7 @@ def band_hashes(text: pa.Array, settings: Settings) -> tuple[Hashes, npt.NDArray
 
 
 def signatures(text: pa.Array, settings: Settings) -> Minima:
-    """The minima of m documents: uint32 [m, bands * rows]; the largest where there is no n-gram."""
+    """The minima of m documents: uint32 [m, bands * rows]; the maximum without n-grams."""
     octets, offsets = string_buffers(nfc(text))
     factors, shifts = _functions(settings.bands * settings.rows)
     out = np.empty((len(text), len(factors)), np.uint32)
@@ -67,7 +60,7 @@ def signatures(text: pa.Array, settings: Settings) -> Minima:
 
 
 def shingles(text: pa.Array, n: int) -> list[Hashes]:
-    """The distinct hashes of each document's n-grams, ascending: what is compared, exactly."""
+    """The distinct hashes of each document's n-grams, ascending, for exact similarities."""
     octets, offsets = string_buffers(nfc(text))
     return [
         np.unique(_shingles(octets, first, last, _table(), n, top(n)))
@@ -76,7 +69,7 @@ def shingles(text: pa.Array, n: int) -> list[Hashes]:
 
 
 def _functions(count: int) -> tuple[Minima, Minima]:
-    """Odd factors and shifts of the hash functions: uint32 [count] each."""
+    """Odd factors and shifts of hash functions: uint32 [count] each."""
     generator = np.random.Generator(np.random.Philox(_SEED))
     drawn = generator.integers(0, 1 << 32, (count, 2), np.uint32)  # the first ones never change
     return drawn[:, 0] | np.uint32(1), drawn[:, 1].copy()
@@ -84,7 +77,7 @@ def _functions(count: int) -> tuple[Minima, Minima]:
 
 @functools.cache
 def _table() -> Table:
-    """The table of words in which punctuation marks and symbols separate."""
+    """The classifier's table of words, with punctuation and symbols as separators."""
     table = TABLE.copy()
     alone = np.flatnonzero(TABLE & SOLO).tolist()
     table[[code for code in alone if unicodedata.category(chr(code))[0] in "PS"]] = SEPARATOR
@@ -130,7 +123,7 @@ def _minima(
     room: Minima,
     minima: Minima,
 ) -> bool:
-    """Fill in the minima of a document; whether it has an n-gram."""
+    """Fill in the minima of a document; returns whether it has an n-gram."""
     minima[:] = _LARGEST
     recent = np.zeros(n, np.uint64)  # the last n words, in a ring
     entries = table.ctypes.data
@@ -161,7 +154,7 @@ def _minima(
 
 @njit(nogil=True, cache=True)
 def _lower(hashes: Minima, factors: Minima, shifts: Minima, minima: Minima) -> None:
-    """Lower the minima to those of more hashes. The inner loop is made of vector instructions."""
+    """Lower the minima by more hashes. The inner loop is vectorised."""
     for k in range(len(minima)):
         factor = factors[k]
         shift = shifts[k]

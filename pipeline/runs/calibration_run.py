@@ -19,7 +19,7 @@ from winnow.commands import console
 from winnow.filesystem import storage, tables
 
 _LEAST = 2.0**-24
-"""How near to 0 and 1 a score is taken to be in the fit, where log odds must be finite."""
+"""Scores are clipped this far from 0 and 1 in the fit, which needs finite log odds."""
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     """Calibrate from the scores of a finished run; see ``winnow calibrate --help``.
 
     Raises:
-        ValueError: the run has one classifier, or lacks a source, or the output is there already.
+        ValueError: the run has one classifier or lacks a source, or the output exists.
     """
     if storage.exists(output):
         raise ValueError(f"{output} exists already: choose another --output, or remove it")
@@ -79,17 +79,16 @@ def run(
 def fit(
     good: npt.NDArray[np.float32], raw: npt.NDArray[np.float32], method: str
 ) -> tuple[Calibration, dict[str, float]]:
-    """The calibration of combined scores of good and raw text, and the log loss without and with.
+    """Calibrate combined scores of good and raw text; also returns the log loss before and after.
 
-    Both classes weigh the same, as in the calibration of each classifier. The losses are of the
-    documents that the calibration was fitted to.
+    Both classes weigh the same, as for single classifiers. The losses are those of the fit.
 
     Raises:
         ValueError: a class is empty, or higher scores do not mean better text.
     """
     for title, found in (("positive", good), ("negative", raw)):
         if not len(found):
-            raise ValueError(f"no document is of a {title} source: nothing can be calibrated")
+            raise ValueError(f"the {title} sources have no documents: nothing can be calibrated")
     score = np.clip(np.concatenate([good, raw]).astype(np.float64), _LEAST, 1 - _LEAST)
     margin = log_odds(score)
     positive = np.arange(len(score)) < len(good)
@@ -120,7 +119,7 @@ def _check_sources(positive: Sequence[str], negative: Sequence[str], known: set[
 def _combined(
     scored: str, about: Mapping[str, Any], sources: Sequence[str], combined: Combined
 ) -> npt.NDArray[np.float32]:
-    """The combined scores of some sources' documents, in the order of the shards' names."""
+    """The combined scores of some sources, in the order of shard names."""
     tasks = [task for task in about["tasks"] if task["task"]["source"] in sources]
     names = sorted(shard["name"] for task in tasks for shard in task["shards"])
     parts = [np.empty(0, np.float32)]

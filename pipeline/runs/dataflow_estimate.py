@@ -1,7 +1,4 @@
-"""About what a run costs on Dataflow: machine hours and shuffled bytes, from stated assumptions.
-
-The assumptions are in ``conf/pipeline/dataflow.yaml``. Nothing is asked of the service.
-"""
+"""Estimates machine hours and shuffled bytes on Dataflow, from ``conf/pipeline/dataflow.yaml``."""
 
 import math
 import os
@@ -24,10 +21,10 @@ _CUSTOM = re.compile(r"(?:[a-z]\w*-)?custom-(?P<vcpus>\d+)-(?P<mib>\d+)(?:-ext)?
 
 
 def assumptions(replaced: Sequence[str] = ()) -> dict[str, Any]:
-    """The assumptions of the file, with ``NAME=VALUE`` in place of theirs.
+    """The assumptions of the file, overridden by ``NAME=VALUE``.
 
     Raises:
-        ValueError: one has no such form, an unknown name, or is not a number that is positive.
+        ValueError: one is malformed, has an unknown name, or is not a positive number.
     """
     with open(FILE, encoding="utf-8") as file:
         known: dict[str, Any] = yaml.safe_load(file)
@@ -57,10 +54,10 @@ class Machine:
 
 
 def machine(name: str, disk_gb: int | None, assumed: Mapping[str, Any]) -> Machine:
-    """The machine of a Compute Engine type, as ``n2-standard-8`` or ``n2-custom-4-8192``.
+    """The machine of a Compute Engine type, such as ``n2-standard-8`` or ``n2-custom-4-8192``.
 
     Raises:
-        ValueError: its memory is not known; the message says how to tell.
+        ValueError: its memory is unknown; the message says how to set it.
     """
     disk = disk_gb or assumed["disk_gb"]
     given = assumed["gib_per_vcpu"]
@@ -79,9 +76,8 @@ def machine(name: str, disk_gb: int | None, assumed: Mapping[str, Any]) -> Machi
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: bytes of the files as stored, tasks, and what passes over it.
-
-    ``solved``: the rule is found from all scores. ``bands``: of near-duplicates, 0 without them.
+    """The work: stored bytes, tasks, whether the rule is ``solved`` from all scores or exact
+    duplicates are dropped, and the ``bands`` of near-duplicates (0 without that search).
     """
 
     input_bytes: float
@@ -98,10 +94,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run uses. GB are 10⁹ bytes.
+    """The resources of a run; GB are 10⁹ bytes.
 
-    Without a machine there is no ``gib_hours`` and ``disk_gb_hours``, and without a number of
-    workers no ``hours`` (from the first machine's start to the end).
+    ``gib_hours`` and ``disk_gb_hours`` need a machine type, and ``hours`` (from the first machine's
+    start to the end) a number of workers.
     """
 
     text_gb: float
@@ -117,9 +113,9 @@ class Estimate:
 def estimate(
     work: Work, assumed: Mapping[str, Any], worker: Machine | None, workers: int | None
 ) -> Estimate:
-    """The resources for ``work``, with up to ``workers`` machines, all busy to the end.
+    """The resources for ``work`` on up to ``workers`` machines, all busy to the end.
 
-    A machine without a task is taken not to be started. Each is paid for while it starts.
+    Machines without a task do not start. Their start is paid for.
     """
     text = work.input_bytes * assumed["text_per_input_byte"]
     documents = text / assumed["text_bytes_per_document"]

@@ -92,10 +92,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def as_it_kept_near_duplicates(decision: AnyDecision, scored: Mapping[str, Any]) -> AnyDecision:
-    """The decision with the scored run's rule of who stays, unless it has one of its own.
+    """The decision, by default with the scored run's choice of near-duplicates.
 
     Raises:
-        ValueError: it has one, and the run did not look for near-duplicates.
+        ValueError: it has a choice, but the run did not look for near-duplicates.
     """
     names = ("near_duplicates_keep", "near_duplicates_power")
     if any(getattr(decision, name) is not None for name in names):
@@ -109,7 +109,7 @@ def as_it_kept_near_duplicates(decision: AnyDecision, scored: Mapping[str, Any])
 
 
 def _copy_quarantine(tasks: Sequence[records.Record], scored: str, output: str) -> None:
-    """The records that could not be read belong to this output's accounting too."""
+    """Copy bad records, which belong to this output's accounting too."""
     for record in tasks:
         if record.quarantine_checksum is None:
             continue

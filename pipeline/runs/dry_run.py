@@ -1,4 +1,4 @@
-"""``winnow run --dry-run``: what a Dataflow run would stage, start and use. Nothing is sent."""
+"""``winnow run --dry-run``: what a Dataflow run would stage, start and use; nothing is sent."""
 
 import argparse
 import math
@@ -21,11 +21,7 @@ from winnow.object_stores import object_store
 
 
 def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
-    """Print the plan of a run; see ``--help``.
-
-    Raises:
-        ValueError: the run would be refused, by us or by Beam's checks for Dataflow.
-    """
+    """Print the plan of a run; ValueError if we or Beam's checks for Dataflow would refuse it."""
     with exits.usage():
         if "dry_run" not in given:
             raise ValueError("--assume has no meaning without --dry-run: add that")
@@ -65,7 +61,7 @@ def main(arguments: Sequence[str], given: argparse.Namespace) -> None:
 def _inputs(
     config: PipelineConfig, wanted: Sequence[FieldSetting], assumed: dict[str, Any]
 ) -> tuple[list[Task], float, int]:
-    """The tasks (none if nothing is looked at), the bytes of all inputs, the number of tasks."""
+    """The tasks (none with ``input_bytes``), the bytes of all inputs, and the number of tasks."""
     size = assumed["input_bytes"]
     if size is not None:
         return [], size, math.ceil(size / config.split_bytes)

@@ -25,10 +25,10 @@ def execute(
     begin: Callable[[], Callable[[beam.Pipeline], None]],
     own: Sequence[str] = (),
 ) -> dict[str, Any] | None:
-    """Run unless the output is complete already, print the summary, and return the manifest.
+    """Run unless the output is complete, print the summary, and return the manifest.
 
-    None if the job is only made, as a template. ``begin`` is called once the folder is ours; it
-    returns what fills the pipeline. ``own`` are dotted paths of the user's own code.
+    None if the job is only saved as a template. ``begin`` is called once the folder is ours, and
+    returns what fills the pipeline. ``own`` are dotted paths of the user's code.
 
     Raises:
         ValueError: see :func:`prepare`.
@@ -56,11 +56,11 @@ def execute(
 
 
 def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
-    """Make the output folder ready; True if it already holds this very run, complete.
+    """Prepare the output folder; True if it already holds this run, complete.
 
     Raises:
-        ValueError: it holds anything but an unfinished run, or such a one and ``resume`` is false,
-            or workers of a run that was killed are still at it.
+        ValueError: it holds anything but an unfinished run to resume, or workers of a killed run
+            still write to it.
     """
     begun = output_folder.begun(output)
     finished = output_folder.finished(output)
@@ -72,7 +72,7 @@ def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
             job_server.end_earlier(storage.join(output, output_folder.JOB))
     if finished is not None:
         if resume and finished["key"] == key:
-            # It may have been killed while it did that.
+            # It may have been killed during this removal.
             output_folder.remove_work(output, output_folder.parts_of(finished["tasks"]))
             return True
         raise ValueError(f"{output} holds a finished run already: choose another --output")

@@ -1,4 +1,4 @@
-"""Fits and writes the settings of steps by language. See :mod:`pipeline.fit_steps`."""
+"""Fits and writes settings of steps by language. See :mod:`pipeline.fit_steps`."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from winnow.filesystem import storage
 
 STEPS = ("gopher", "gopher_repetition", "fineweb")
 MOST_BYTES = 64 << 20
-"""So much text of a language is looked at, from its first files on."""
+"""Bytes of text per language to read, from its first files on."""
 
 
 def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
@@ -30,7 +30,7 @@ def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
     with exits.usage():
         languages = _by_language(sources)
         if not 0 < tail < 0.5:
-            raise ValueError(f"--tail is over 0 and below 0.5, not {tail}")
+            raise ValueError(f"--tail must be more than 0 and less than 0.5, not {tail}")
         if storage.exists(output):
             raise ValueError(f"{output} exists already: choose another --output, or remove it")
     general = resolve_steps(STEPS)
@@ -73,7 +73,7 @@ def _by_language(sources: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _texts(globs: Sequence[str], field: str, bad: list[Quarantined]) -> Iterator[pa.Array]:
-    """The texts of a language, as far as they are looked at; what can't be read goes to ``bad``."""
+    """The texts to fit a language to; what can't be read goes to ``bad``."""
     maps, options = FieldMap(text=field), ReadOptions()
     seen = 0
     tasks = plan_tasks({"reference": globs}, (), defaults.SPLIT_BYTES, {"reference": maps}, options)

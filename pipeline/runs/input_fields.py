@@ -1,8 +1,7 @@
-"""Settings that name a field of the inputs: one that no document has is an error.
+"""Checks settings that name an input field: one that no document has is an error.
 
-Fields are looked for before a run, as far as that is quick: in the columns of Parquet and Arrow
-files, and in the first documents of JSON lines. After the run, when every document was seen, the
-rest is known, and so is how many documents lack a field.
+Before a run, the columns of Parquet and Arrow files and the first documents of JSON lines are
+checked. After the run, every document has been read, so all fields are known.
 """
 
 from collections import Counter
@@ -28,15 +27,14 @@ from pipeline.steps import step_class
 from winnow.filesystem import storage
 
 _FILES = 32
-"""How many files of a source are looked into before a run."""
+"""Files per source to look into before a run."""
 
 
 @dataclass(frozen=True)
 class FieldSetting:
-    """A setting by which ``column`` of some sources' documents comes from ``field``.
+    """A setting, spelled ``title``, that fills ``column`` of some sources from ``field``.
 
-    ``title`` is how a user gives it. Records of WARC files may have it, unless it is ``mapped``:
-    they have places of their own for what ``--field`` names.
+    WARC records ignore ``mapped`` ones, those of ``--field``: they have fixed places for them.
     """
 
     title: str
@@ -48,7 +46,7 @@ class FieldSetting:
 
 
 def field_settings(config: PipelineConfig) -> list[FieldSetting]:
-    """The settings of a run that name a field, and what needs one, the text's first.
+    """The settings of a run that name or need a field, the text's first.
 
     Raises:
         ValueError: one applies to no source.
@@ -61,14 +59,14 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
         sources = (owner,) if owner else others
         if not sources:
             raise ValueError(f"{title} is never used, each source has its own: leave it out")
-        mapped = column != "language"  # which is read as a further field
+        mapped = column != "language"  # it is read as metadata
         found.append(FieldSetting(title, column if mapped else field, field, sources, mapped))
     found.sort(key=lambda setting: setting.column != "text")  # without it nothing is read
     every = tuple(config.source)
     found += [
         FieldSetting(f"--metadata {name}", name, name, every)
         for name in config.metadata
-        if name.lower() != warc.TRUNCATED  # that nothing has this is good news
+        if name.lower() != warc.TRUNCATED  # none truncated is good news
     ]
     for step in (name for name in config.steps if step_class(name).needs_url):
         maps = field_maps(config)
@@ -85,11 +83,8 @@ def check_before(
     maps: Mapping[str, FieldMap],
     options: ReadOptions,
 ) -> None:
-    """Refuse a field that no input can have.
-
-    Raises:
-        ValueError: no record of a setting's sources has its field.
-        OSError: an input can't be read.
+    """Raise ValueError for a field that no record of its sources can have, and OSError for an
+    unreadable input.
     """
     paths: dict[str, dict[str, None]] = {}
     for task in tasks:
@@ -107,7 +102,7 @@ def check_before(
 def language_notes(
     config: PipelineConfig, tasks: Iterable[Task], maps: Mapping[str, FieldMap]
 ) -> list[str]:
-    """A line for each source whose documents tell their language in a field that is not read."""
+    """A line for each source with a field of languages that is not used."""
     identified = config.filter if "language" in config.steps else ()
     paths: dict[str, str] = {}
     for task in tasks:
@@ -126,11 +121,7 @@ def language_notes(
 
 
 def check_after(settings: Sequence[FieldSetting], manifest: Mapping[str, Any]) -> list[str]:
-    """A line for each field that some documents of a source lack in a finished run.
-
-    Raises:
-        ValueError: no document of a setting's sources has its field.
-    """
+    """A line for each field that some documents of a source lack; ValueError if all of them do."""
     documents = {
         source: counts["read"] - counts.get("quarantined", 0)
         for source, counts in manifest["accounting"].items()
@@ -156,7 +147,7 @@ def check_after(settings: Sequence[FieldSetting], manifest: Mapping[str, Any]) -
 def _possible(
     paths: Sequence[str], fields: FieldMap, wanted: set[tuple[str, bool]], options: ReadOptions
 ) -> set[tuple[str, bool]]:
-    """Which of the wanted columns, with their ``mapped``, files have or may have."""
+    """The wanted (column, mapped) pairs that the files have or may have."""
     found: set[tuple[str, bool]] = set()
     names = dict(zip(document_schema(fields.metadata).names, fields.inputs, strict=True))
     documents = False
@@ -189,7 +180,7 @@ def _possible(
             break
     if documents:
         return found
-    # Nothing can be said of the other fields of records that can't be read.
+    # The other fields of unreadable records are unknown.
     return wanted - {("text", True)} if "missing_text" in reasons else wanted
 
 

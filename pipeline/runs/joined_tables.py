@@ -1,4 +1,4 @@
-"""Find the files of a run's joins, build their tables, and check their columns."""
+"""Finds the files of a run's joins, builds their tables, and checks their columns."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from winnow.filesystem import inputs
 
 
 def files_of(config: PipelineConfig, say: Callable[[str], None]) -> dict[str, list[str]]:
-    """The files of each join, sorted, each once.
+    """The files of each join, sorted and distinct.
 
     Raises:
         ValueError: a pattern matches nothing.
@@ -28,24 +28,24 @@ def files_of(config: PipelineConfig, say: Callable[[str], None]) -> dict[str, li
 
 
 def with_tables(job: Job, config: PipelineConfig) -> Job:
-    """The job with the tables of its joins, which are made in its work folder.
+    """The job with the tables of its joins, which are built in its work folder.
 
     Raises:
-        ValueError: a table can't be made, or its columns are not as the run needs them.
+        ValueError: a table can't be built, or its columns do not suit the run.
     """
     if not config.join:
         return job
     try:
         return _with_tables(job, config)
     except (ValueError, OSError):
-        if not job.resume:  # nothing is begun that could be finished
+        if not job.resume:  # there is nothing to resume yet
             output_folder.remove_work(config.output)
         raise
 
 
 def _with_tables(job: Job, config: PipelineConfig) -> Job:
     tables = []
-    files = files_of(config, lambda _: None)  # it was said before
+    files = files_of(config, lambda _: None)  # warnings were shown before
     for name, join in config.join.items():
         with console.doing(f"sorting the rows of join {name}"):
             of = {path: job.step_files[path] for path in files[name]}

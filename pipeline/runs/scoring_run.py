@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def planned(config: PipelineConfig, wanted: Sequence[FieldSetting]) -> list[Task]:
-    """The tasks of a run, and a ValueError if no input has a field of ``wanted``."""
+    """The tasks of a run; ValueError if no input has a field of ``wanted``."""
     maps, reading = field_maps(config), ReadOptions.of(config)
     with console.doing("looking at the inputs"):
         tasks = plan_tasks(config.source, config.filter, config.split_bytes, maps, reading)
@@ -132,7 +132,7 @@ def describe(
         tokenizer=config.tokenizer or "",
     )
     settings = as_json(asdict(config) | {"decision": config.decision.as_settings()})
-    unused = {"output", "stall_minutes"}  # nothing that is written depends on them
+    unused = {"output", "stall_minutes"}  # no output depends on them
     unused |= {name for name in ("join", "reader", "tokenizer") if not settings[name]}
     if combined:
         settings["combine"] = combined.rule
@@ -166,7 +166,7 @@ def own_code_of(config: PipelineConfig) -> list[str]:
 
 
 def reachable(options: PipelineOptions, job: Job) -> tuple[Job, list[tuple[Path, str]]]:
-    """The job with the paths by which its workers reach the classifiers, and files to upload."""
+    """The job with classifiers' paths that workers can reach, and the files to upload."""
     if job.classifier:
         place, copies = staging.reachable_classifier(
             options, job.classifier, job.classifier_fingerprint

@@ -1,6 +1,5 @@
-"""A little text through all that reads, filters and scores, which compiles the kernels.
-
-``winnow warm-up`` calls it. The text takes the way of a run, so that kernels meet the same types.
+"""Compiles the kernels for ``winnow warm-up``: runs a little text through all reading, filtering
+and scoring, so that they meet the types of a run.
 """
 
 import gzip
@@ -37,7 +36,7 @@ PAGE = f"<html><body><p>{LINE}</p><script>x = 1</script></body></html>"
 
 
 def use_kernels(folder: Path) -> None:
-    """Read, filter and score a document of each format, below an empty folder."""
+    """Read, filter and score a document of each format in an empty folder."""
     inputs = folder / "input"
     inputs.mkdir()
     for name, content in _files().items():
@@ -80,7 +79,7 @@ def use_kernels(folder: Path) -> None:
 
 
 def _count_other_words() -> None:
-    """What steps do on request only: other words than white space parts, masks for addresses."""
+    """Run optional parts of steps: words not split by white space, and masks of addresses."""
     settings: dict[str, Any] = {
         name: {"words": DATATROVE} for name in ("gopher", "gopher_repetition", "c4", "fineweb")
     }
@@ -134,7 +133,7 @@ def _record(kind: str, body: str) -> bytes:
 
 
 def _steps(folder: Path) -> dict[str, Any]:
-    """All steps, with files for those that need some."""
+    """All steps, with files for those that need them."""
     written = {"domains": "a.example\n", "words": "bad\n日本\n", "held_out": TEXT}
     path = {}
     for name, content in written.items():

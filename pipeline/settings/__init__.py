@@ -1,1 +1,1 @@
-"""The settings of a run, from flags and YAML; :mod:`pipeline.config` puts them together."""
+"""The settings of a run, from flags and YAML; :mod:`pipeline.config` combines them."""

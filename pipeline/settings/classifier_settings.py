@@ -13,12 +13,10 @@ from winnow.filesystem import storage
 
 
 def one_or_named(flag: str, values: Sequence[str]) -> str | dict[str, str]:
-    """The values of a flag that is one value, or ``NAME=VALUE`` several times.
-
-    A path that is there as it is written is meant, though it has a ``=``.
+    """The value of a flag, or several by name; an existing path may contain ``=``.
 
     Raises:
-        ValueError: several values without names, or two of one name.
+        ValueError: several values without names, or two with one name.
     """
     pairs = [text.partition("=") for text in values]
     plain = [equals == "" or "/" in name for name, equals, _ in pairs]
@@ -35,7 +33,7 @@ def one_or_named(flag: str, values: Sequence[str]) -> str | dict[str, str]:
 
 
 def check_classifiers(config: Any) -> tuple[str, ...]:
-    """The names of a config's classifiers if there are several; none for one without a name.
+    """The names of a config's classifiers; none for a single one.
 
     Raises:
         ValueError: a name, a label or the combination is wrong.
@@ -72,17 +70,15 @@ def with_joined(
     missing: Mapping[str, float],
     calibration: Mapping[str, Any] | None = None,
 ) -> Combined:
-    """How classifiers and the joined columns that the rule names are combined.
-
-    Raises:
-        ValueError: the rule names something else.
+    """The combination of classifiers and the joined columns in the rule; ValueError if it names
+    anything else.
     """
     rule = rule or flags.DEFAULT_COMBINE
     return Combined(names, rule, calibration, scores.joined_in(rule, missing))
 
 
 def _missing(config: Any) -> dict[str, float]:
-    """What a document without a value counts as, for each join."""
+    """The score of a document without a value, for each join."""
     return {name: join.missing for name, join in config.join.items()}
 
 
@@ -93,16 +89,16 @@ def _labels(config: Any) -> Mapping[str, str]:
 
 
 def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str, Any]]:
-    """Load what a config names: several classifiers, their combination, and the manifest's entry.
+    """Load a config's classifiers: several, their combination, and the manifest's entry.
 
     Raises:
-        ValueError: a classifier is none, or a calibration does not fit.
+        ValueError: a path is not a classifier, or the calibration does not fit.
     """
     if not isinstance(config.classifier, Mapping):
         one = load_classifier(config.classifier, config.label)
         return (), None, scores.about_one(config.classifier, one)
     labels = _labels(config)
-    # Whatever the order in which they are given: sums of scores depend on theirs.
+    # Sorted, because sums of floats depend on their order.
     paths = sorted(config.classifier.items())
     loaded = {name: load_classifier(path, labels.get(name)) for name, path in paths}
     several = tuple(
@@ -116,7 +112,7 @@ def described(config: Any) -> tuple[tuple[Named, ...], Combined | None, dict[str
 def _combination(
     config: Any, fingerprints: Mapping[str, str], missing: Mapping[str, float]
 ) -> Combined:
-    """How a config combines the scores of classifiers, and joined columns."""
+    """A config's combination of classifiers and joined columns, with its calibration."""
     rule = config.combine or flags.DEFAULT_COMBINE
     combined = with_joined(tuple(fingerprints), rule, missing)
     if config.calibration is None:
@@ -126,11 +122,11 @@ def _combination(
 
 
 def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
-    """How the config of ``winnow decide`` combines the scores of a finished run, of which
-    ``scored`` is the manifest: as before or newly; None for one score.
+    """The combination in ``winnow decide``, by default that of the ``scored`` run's manifest; None
+    for one classifier.
 
     Raises:
-        ValueError: it can't be combined so.
+        ValueError: the run can't be combined so.
     """
     several = scored["classifier"].get("several")
     requested = config.combine is not None or config.calibration is not None
@@ -155,5 +151,5 @@ def combined_again(config: Any, scored: Mapping[str, Any]) -> Combined | None:
 
 
 def missing_in(scored: Mapping[str, Any]) -> dict[str, float]:
-    """What a document without a value counted as in a finished run, for each join."""
+    """The score of a document without a value in a finished run, for each join."""
     return {name: join["missing"] for name, join in scored["config"].get("join", {}).items()}

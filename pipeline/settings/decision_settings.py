@@ -1,4 +1,4 @@
-"""One keep rule as the user states it, and how its parameter is solved for a wanted yield."""
+"""A keep rule as the user states it, and the solution for its parameter."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +22,10 @@ BUCKETS = "buckets"
 
 @dataclass(frozen=True)
 class Decision:
-    """The keep rule as the user states it. Its parameter may be left to a wanted yield.
+    """The keep rule as the user states it: its parameter, or a target fraction to solve for.
 
     Raises:
-        ValueError: the rule and its parameters do not go together.
+        ValueError: the settings contradict each other, or one is missing or out of range.
     """
 
     rule: str = flags.DEFAULT_RULE
@@ -41,7 +41,7 @@ class Decision:
     copies: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        _ = self.stays  # it checks them
+        _ = self.stays  # checks them
         if self.rule not in flags.RULES:
             raise ValueError(
                 f"unknown --rule {self.rule!r}: choose one of {', '.join(flags.RULES)}"
@@ -97,7 +97,7 @@ class Decision:
             )
 
     def as_settings(self) -> dict[str, Any]:
-        """As the manifest has it, what only some runs have in those alone."""
+        """The manifest's form, without unset optional settings."""
         newer = ("near_duplicates_keep", "near_duplicates_power", "buckets", "copies")
         settings = {n: v for n, v in asdict(self).items() if v is not None or n not in newer}
         copies = {"buckets": len(self.copies), "copies": list(self.copies)} if self.copies else {}
@@ -105,16 +105,16 @@ class Decision:
 
     @property
     def stays(self) -> Stays:
-        """Which of near-duplicates stay."""
+        """The choice of near-duplicates."""
         return stays(self.near_duplicates_keep, self.near_duplicates_power)
 
     def known_rule(self) -> Rule | None:
-        """The rule, unless its parameter is to be solved for from the scores."""
+        """The rule, or None if its parameter must be solved for."""
         match self.rule:
             case "all":
                 return Rule("all")
             case "random":
-                # A random draw ignores the score: in expectation every unit is kept at the rate.
+                # It ignores scores: in expectation every unit is kept at the rate.
                 rate = self.rate if self.rate is not None else self.target_fraction
                 assert rate is not None
                 return Rule("random", rate)
@@ -127,14 +127,14 @@ class Decision:
 
     @property
     def fractions(self) -> tuple[float, ...]:
-        """The top fractions that are cut off, rising scores: one, or the bounds of buckets."""
+        """The top fractions to cut off, by rising scores: one, or the bounds of buckets."""
         if self.rule == BUCKETS:
             k = len(self.copies or ())
             return tuple((k - j) / k for j in range(1, k))
         return (self.target_fraction,) if self.rule == TOP and self.target_fraction else ()
 
     def sketch(self, score: npt.NDArray[np.float32], draw: FloatArray, weight: Sketch) -> Sketch:
-        """What :meth:`bands` and :meth:`solve` need of n scored documents; sketches add up."""
+        """The input of :meth:`bands` and :meth:`solve` from n scored documents; sketches add up."""
         if self.known_rule():
             return np.zeros(1, np.int64)
         if self.rule in (TOP, BUCKETS):
@@ -142,20 +142,17 @@ class Decision:
         return solve.sketch(self.rule, score, draw, weight)
 
     def bands(self, total: Sketch) -> tuple[Band, ...]:
-        """The scores among which each of :attr:`fractions` ends; none if there is nothing."""
+        """The band in which each of :attr:`fractions` ends; none for an empty sketch."""
         if not total.any():
             return ()
         return tuple(solve.find_band(total, fraction) for fraction in self.fractions)
 
     def solve(self, total: Sketch, cuts: Sequence[tuple[Band, Places]]) -> Rule | Buckets:
-        """The rule whose yield is nearest to the target.
-
-        Args:
-            total: the sum of all sketches.
-            cuts: each of :meth:`bands`, with the places in it.
+        """The rule whose yield is nearest to the target, from the sum of all sketches, and each of
+        :meth:`bands` with its places.
 
         Raises:
-            ValueError: nothing was sketched, or no parameter comes near the target.
+            ValueError: the sketch is empty, or no parameter comes near the target.
         """
         if not total.any():
             raise ValueError(solve.NOTHING)
@@ -168,15 +165,10 @@ class Decision:
 
 
 def stays(keep: str | None, power: float | None) -> Stays:
-    """Which of near-duplicates stay, by their settings.
-
-    Raises:
-        ValueError: they do not go together.
-    """
+    """The choice of near-duplicates; ValueError if the settings contradict each other."""
     if power is not None and (keep or flags.DEFAULT_NEAR_KEEP) != "sample":
         raise ValueError(
-            "--near-duplicates-power has a meaning under --near-duplicates-keep sample only:"
-            " give that, or leave it out"
+            "--near-duplicates-power needs --near-duplicates-keep sample: add that, or leave it out"
         )
     return Stays(
         keep or flags.DEFAULT_NEAR_KEEP, flags.DEFAULT_NEAR_POWER if power is None else power
@@ -184,7 +176,7 @@ def stays(keep: str | None, power: float | None) -> Stays:
 
 
 def weights(unit: str, batch: pa.RecordBatch) -> Sketch:
-    """The weight of each of n documents in a unit of targets: int64 [n]."""
+    """The weights of n documents in a target unit: int64 [n]."""
     if unit == "documents":
         return np.ones(len(batch), np.int64)
     counted = unit == "tokens" and schema.TOKENS in batch.schema.names

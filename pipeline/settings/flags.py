@@ -1,6 +1,6 @@
 """The command lines of ``pipeline/run.py`` and ``pipeline/decide.py``, and their defaults.
 
-Nothing but argparse is imported, so that ``--help`` answers at once.
+It imports nothing but argparse, so that ``--help`` is instant.
 """
 
 import argparse
@@ -16,7 +16,7 @@ RULES = ("pareto", "threshold", "top_fraction", "random", "buckets", "all")
 COMPRESSIONS = ("none", "lz4", "zstd")
 FORMATS = ("arrow", "parquet")
 WORDS = {"write": ("all", "kept"), "compression": COMPRESSIONS, "format": FORMATS}
-"""Flags of the output that take one of some words."""
+"""Allowed values of output flags."""
 
 DEFAULT_ALPHA = 9.0
 """GPT-3's alpha. GLaM's is not published."""
@@ -26,7 +26,7 @@ DEFAULT_TARGET_UNIT = "documents"
 DEFAULT_RULES_BY = ("source", "language")
 DEFAULT_NEAR_KEEP = "best"
 DEFAULT_NEAR_POWER = 0.5
-"""Of a cluster of n about the square root of n stay; ours."""
+"""About the square root of a cluster stays; our choice."""
 DEFAULT_NEAR_BANDS, DEFAULT_NEAR_ROWS, DEFAULT_NEAR_WORDS = 14, 8, 5
 """FineWeb: Penedo et al. 2024, section 3.4."""
 DEFAULT_COMBINE = "mean"
@@ -41,14 +41,14 @@ MOST_COPIES = 100
 """How often a document may be repeated in the training order."""
 
 AGAIN = "add --resume to finish the run"
-"""How to go on after an interruption."""
+"""Advice after an interruption."""
 
 LIKENESS = 0.75
-"""Similarity at which a flag of ours, or one of Beam's hundreds, is suggested."""
+"""Similarity at which a flag, of ours or Beam's hundreds, is suggested."""
 
 
 Flags = Mapping[str, tuple[str | None, Any, str]]
-"""For each flag its metavar, its type or action, and its help."""
+"""The metavar, the type or action, and the help of each flag."""
 
 # fmt: off
 CONFIG: Flags = {"config": ("YAML", str, "a file with any of these flags; flags win")}
@@ -61,22 +61,21 @@ INPUT: Flags = {
     "filter": ("NAME", "append",
         "a source whose documents the steps and the keep rule may drop; the others pass through"),
     "field": ("[SOURCE.]COLUMN=FIELD", "append",
-        "the input field that holds text, id, url or language, as text=content, web.id=uid or"
+        "the input field with text, id, url or language, as text=content, web.id=uid or"
         " url=metadata.url"),
-    "metadata": ("FIELD", "append", "a further input field to carry along as a string column"),
+    "metadata": ("FIELD", "append", "an extra input field to keep as a string column"),
     "join": ("NAME=FILES[:key=id|url|host]", "append",
         "columns of other files (Parquet, Arrow, JSON lines, CSV) for the documents with the same"
         " id, url or host; may be repeated. Further settings: :field=KEY_FIELD,"
         " :columns=NAME,NAME,…, :duplicates=first (or last), :missing=SCORE"),
     "list_separator": ("SEP", lambda text: text.replace("\\n", "\n").replace("\\t", "\t"),
-        r"what to put between the strings of a text that is a list, as \n"),
+        r"joins the strings of a text that is a list, as \n"),
     "html_extractor": ("NAME", str,
-        f"how text is taken from WARC pages (default: {defaults.HTML_EXTRACTOR})"),
+        f"extracts text from WARC pages (default: {defaults.HTML_EXTRACTOR})"),
     "plain_text": (None, BooleanOptionalAction,
-        "read the plain text in WARC files, beside pages (default: yes)"),
+        "also read the plain text in WARC files (default: yes)"),
     "text_document": ("WHAT", str,
-        "a document of a .txt file is the file, or each line"
-        f" (default: {defaults.TEXT_DOCUMENT})"),
+        f"what is a document in a .txt file: file or line (default: {defaults.TEXT_DOCUMENT})"),
     "reader": ("MODULE.NAME", "append", "a format of your own package"),
     "max_document_bytes": ("N", int,
         f"longer records are quarantined (default: {defaults.MAX_DOCUMENT_BYTES})"),
@@ -87,7 +86,7 @@ INPUT: Flags = {
 
 TOKENS: Flags = {
     "tokenizer": ("FILE", str,
-        "a Hugging Face tokenizer.json: shards get a column tokens, and targets are of those"),
+        "a Hugging Face tokenizer.json: counts tokens in the shards, and for targets in tokens"),
 }
 
 CLASSIFIER: Flags = {
@@ -112,14 +111,14 @@ DECISION: Flags = {
     "threshold": ("T", float, "threshold: keep if score >= T"),
     "rate": ("R", float, "random: keep this share, whatever the score"),
     "target_fraction": ("F", float,
-        "solve for alpha or the threshold so that this share of what reaches the decision is kept"),
+        "solve for alpha or the threshold that keeps this share of what reaches the decision"),
     "target_unit": ("UNIT", str,
         "the share is of documents, bytes or tokens (white-space words stand for tokens unless a"
         f" --tokenizer counts them; default: {DEFAULT_TARGET_UNIT})"),
-    "buckets": ("K", int, "buckets: how many quantiles of the score"),
+    "buckets": ("K", int, "buckets: the number of quantiles of the score"),
     "copies": ("N,N,…", whole_numbers,
         "buckets: how often to repeat the documents of each, the lowest scores first (0 drops, 1"
-        " keeps); each has as many documents, or as much of --target-unit"),
+        " keeps); all have the same size in --target-unit"),
     "rules": ("YAML", str,
         "a rule for each group, as '{web: {en: {rule: pareto, alpha: 9}, \"*\": {rule: all}}}', or"
         " a file of that form"),
@@ -143,7 +142,7 @@ STEPS: Flags = {
 
 NEAR_DUPLICATES: Flags = {
     "near_duplicates": (None, BooleanOptionalAction,
-        "find them by MinHash-LSH, name their clusters, drop all but one (default: no)"),
+        "find them with MinHash-LSH, name their clusters, drop all but one (default: no)"),
 }
 
 NEAR_KEEP: Flags = {
@@ -177,7 +176,7 @@ OUTPUT: Flags = {
         f"of the shards: {', '.join(COMPRESSIONS)}"
         f" (default: {', '.join(f'{of} for {name}' for name, of in DEFAULT_COMPRESSION.items())})"),
     "stall_minutes": ("N", float,
-        "end a run on this machine when nothing has moved for so long: no batch, no block of a file"
+        "end a run on this machine after so long without progress: no batch, no block of a file"
         f" (default: {DEFAULT_STALL_MINUTES:g})"),
     "resume": (None, "store_true",
         "finish an interrupted run: skip what is complete, do the rest"),
@@ -185,11 +184,11 @@ OUTPUT: Flags = {
 
 DRY_RUN: Flags = {
     "dry_run": (None, "store_true",
-        "with --runner DataflowRunner: build the job, check it, say what would be staged and"
-        " started and about how much it uses; nothing is sent, no credentials are needed"),
+        "with --runner DataflowRunner: build and check the job; print what it would stage, start"
+        " and roughly use. Nothing is sent, and no credentials are needed"),
     "assume": ("NAME=VALUE", "append",
-        "for --dry-run: another value of conf/pipeline/dataflow.yaml, as input_bytes=5e12 (inputs"
-        " are not looked at then) or price_vcpu_hour=0.05"),
+        "for --dry-run: overrides conf/pipeline/dataflow.yaml, as price_vcpu_hour=0.05 or"
+        " input_bytes=5e12 (inputs are then not read)"),
 }
 # fmt: on
 
@@ -212,7 +211,7 @@ DECIDE: Mapping[str, Flags] = {
 
 
 def names_of(arguments: Iterable[str]) -> list[str]:
-    """The names of flags on a command line, without their values, which may be secrets."""
+    """The names of flags on a command line, without values, which may be secrets."""
     return [text.partition("=")[0] for text in arguments if text.startswith("--")]
 
 

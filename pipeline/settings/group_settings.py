@@ -8,7 +8,7 @@
         "*": {rule: buckets, copies: [0, 1, 2]}
       forum: {rule: threshold, threshold: 0.5}
 
-One rule for all is solved for in the same way, as the rule of the only group.
+One rule for all is solved in the same way, as the rule of the only group.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from pipeline.settings import flags, settings_file
 from pipeline.settings.decision_settings import BUCKETS, Decision, stays, weights
 
 NAMES = (*(field.name for field in fields(Decision)), "rules", "rules_by")
-"""The settings that make a decision."""
+"""The settings of a decision."""
 
 MOST_GROUPS = 1000
 
@@ -54,18 +54,18 @@ class GroupDecision:
     near_duplicates_keep: str | None = None
     near_duplicates_power: float | None = None
     rules: Mapping[str, Any] | None = None
-    """The tree as it was given; None for the one rule of all documents."""
+    """The tree as given; None for one rule for all."""
 
     def __post_init__(self) -> None:
-        _ = self.stays  # it checks them
+        _ = self.stays  # checks them
 
     @property
     def stays(self) -> Stays:
-        """Which of near-duplicates stay."""
+        """The choice of near-duplicates."""
         return stays(self.near_duplicates_keep, self.near_duplicates_power)
 
     def as_settings(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """The manifest's form."""
         return {
             "rule": "groups",
             "rules": self.rules,
@@ -75,17 +75,17 @@ class GroupDecision:
 
     @property
     def has_copies(self) -> bool:
-        """Whether any group is cut into buckets."""
+        """Whether any group has buckets."""
         return any(decision.rule == BUCKETS for decision in self.decisions)
 
     def known_rule(self) -> AnyRule | None:
-        """The rule, unless a parameter of it is to be solved for from the scores."""
+        """The rule, or None if a parameter must be solved for."""
         rules = [decision.known_rule() for decision in self.decisions]
         return None if None in rules else self._rule(rules)
 
     @property
     def has_cuts(self) -> bool:
-        """Whether a fraction of all documents is to be cut off, in a second pass over scores."""
+        """Whether any group needs a second pass over scores, for a top fraction or buckets."""
         return any(decision.fractions for decision in self.decisions)
 
     @property
@@ -96,20 +96,20 @@ class GroupDecision:
         return list(dict.fromkeys(filter(None, names)))
 
     def sketch(self, batches: Iterable[pa.RecordBatch]) -> Sketches:
-        """What :meth:`solve`, or :meth:`bands`, needs of scored documents, for each group."""
+        """The input of :meth:`bands` and :meth:`solve` from scored documents, for each group."""
         total = [np.zeros(1, np.int64) for _ in self.decisions]
         for number, *columns in self._reaching(batches):
             total[number] = total[number] + self.decisions[number].sketch(*columns)
         return tuple(total)
 
     def bands(self, total: Sketches) -> Bands:
-        """For each group the scores among which its fractions end."""
+        """The bands in which each group's fractions end."""
         total = total or self.sketch(())
         pairs = zip(self.decisions, total, strict=True)
         return tuple(decision.bands(sketch) for decision, sketch in pairs)
 
     def places(self, batches: Iterable[pa.RecordBatch], bands: Bands) -> PlacesOfGroups:
-        """What :func:`pipeline.rules.solve.cut` needs of scored documents, for each band."""
+        """The input of :func:`pipeline.rules.solve.cut` from scored documents, for each band."""
         found: list[list[list[Places]]] = [[[] for _ in own] for own in bands]
         for number, *columns in self._reaching(batches):
             for parts, band in zip(found[number], bands[number], strict=True):
@@ -119,13 +119,12 @@ class GroupDecision:
     def solve(self, total: Sketches, bands: Bands = (), places: PlacesOfGroups = ()) -> AnyRule:
         """The rules whose yields are nearest to the targets.
 
-        ``total`` is the sum of all sketches, or nothing if there are none; ``bands`` and ``places``
-        are needed if the decision :attr:`has_cuts`.
-
-        A group of which no document reaches the decision gets the rule ``all``: it decides nothing.
+        ``total`` is the sum of all sketches, if any; with :attr:`has_cuts`, ``bands`` and
+        ``places`` are needed. A group without documents to decide about gets the rule ``all``.
 
         Raises:
-            ValueError: the one rule of all documents has none, or a target can't be met.
+            ValueError: there is nothing to solve the one rule for all from, or no rule meets a
+                target.
         """
         total = total or self.sketch(())
         nothing = tuple(() for _ in total)
@@ -148,7 +147,7 @@ class GroupDecision:
         return GroupRules(self.groups, tuple(rules))
 
     def _reaching(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Any, Any, Any]]:
-        """Group, scores, draws and weights of the documents that no step has dropped."""
+        """Group, scores, draws and weights of documents that no step dropped."""
         for batch in batches:
             reaches = pc.fill_null(pc.equal(batch["drop_reason"], schema.QUALITY), True)
             reaches = reaches.to_numpy(zero_copy_only=False)
@@ -166,7 +165,7 @@ AnyDecision = Decision | GroupDecision
 
 
 def grouped(decision: AnyDecision) -> GroupDecision:
-    """A decision as one of groups: one rule for all is that of the only group."""
+    """A decision by groups: one rule for all is that of the only group."""
     if isinstance(decision, GroupDecision):
         return decision
     for_all = {name: getattr(decision, name) for name in _FOR_ALL}
@@ -174,10 +173,10 @@ def grouped(decision: AnyDecision) -> GroupDecision:
 
 
 def decision_of(settings: Mapping[str, Any]) -> AnyDecision:
-    """The decision that settings state.
+    """The decision in a run's settings.
 
     Raises:
-        ValueError: they do not go together; the message names the group.
+        ValueError: they contradict each other; the message names the group.
     """
     given = {name: settings[name] for name in NAMES if name in settings}
     rules, by = given.pop("rules", None), given.pop("rules_by", None)
@@ -187,14 +186,14 @@ def decision_of(settings: Mapping[str, Any]) -> AnyDecision:
         return Decision(**given)
     if others := sorted(given.keys() - set(_FOR_ALL)):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in others)
-        raise ValueError(f"{names} can't be given beside --rules: state it for each group")
+        raise ValueError(f"{names} can't be combined with --rules: set it for each group")
     by = tuple(flags.DEFAULT_RULES_BY if by is None else by)
     if not by or len(set(by)) < len(by):
         raise ValueError(f"--rules-by names columns, each once, not {list(by)}")
     leaves = dict(_leaves(rules, (), by))
     names_of = {label(path) for path in leaves}
     if len(names_of) < len(leaves):
-        raise ValueError('two groups of rules have one name: leave out the "/" in a value')
+        raise ValueError('two groups of rules have one name: avoid "/" in values')
     if len(leaves) > MOST_GROUPS:
         raise ValueError(f"rules has {len(leaves):,} groups, more than {MOST_GROUPS:,}")
     return GroupDecision(Groups(by, tuple(leaves)), tuple(leaves.values()), rules=rules, **given)
@@ -205,7 +204,7 @@ def _of(path: Path) -> str:
 
 
 def _leaves(tree: Any, path: Path, by: tuple[str, ...]) -> Iterator[tuple[Path, Decision]]:
-    """The rules of a tree, by path. A mapping in which no value is a mapping is a rule."""
+    """The rules of a tree, by path. A mapping without mappings as values is a rule."""
     if not isinstance(tree, Mapping) or not tree:
         raise ValueError(f"{_of(path)}expected a rule, as {{rule: pareto, alpha: 9}}, not {tree!r}")
     if path and not any(isinstance(value, Mapping) for value in tree.values()):
@@ -242,10 +241,8 @@ def _leaf(settings: Mapping[str, Any], path: Path) -> Decision:
 
 
 def check(decision: AnyDecision, columns: Collection[str], filtered: Collection[str]) -> None:
-    """Check that a run's documents have the columns, and its filtered sources rules.
-
-    Raises:
-        ValueError: they don't; the message says what to do.
+    """Raise ValueError, with advice, if documents lack a grouping column or a filtered source lacks
+    a rule.
     """
     groups = grouped(decision).groups
     known = [name for name in columns if name not in _UNKNOWN_BEFORE]

@@ -1,4 +1,4 @@
-"""A YAML file of settings, checked against the types that code expects of them."""
+"""Reads a YAML file of settings and checks their types."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ _WORDS = {
 
 
 def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys and values of a file. Keys that ``types`` does not have are left to the caller.
+    """The settings in a file; keys without ``types`` are not checked.
 
     Raises:
-        ValueError: it is not YAML, holds no keys and values, or a value is of another type.
+        ValueError: it is not a YAML mapping, or a value has the wrong type.
         OSError: it cannot be read.
     """
     try:
@@ -35,9 +35,8 @@ def read(path: str, types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_given(flag: str, text: str, default: str | None = None) -> Any:
-    """The settings in the value of a flag: YAML that begins with a brace, or a YAML file's path.
-
-    ``default`` is the file that the value ``default`` names, if it names one.
+    """The settings in a flag: YAML that begins with a brace, the path of a YAML file, or
+    ``default`` for the file ``default``, if given.
 
     Raises:
         ValueError: it is not YAML, or there is no such file.
@@ -57,7 +56,7 @@ def read_given(flag: str, text: str, default: str | None = None) -> Any:
 
 
 def place(error: yaml.YAMLError) -> str:
-    """An error in a YAML file with its position, in one line."""
+    """A YAML error with its position, in one line."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error).splitlines()[0]
@@ -66,7 +65,7 @@ def place(error: yaml.YAMLError) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Settings as JSON has them: an infinite number, of which it has none, as YAML spells it."""
+    """Settings as JSON values, infinities spelled as in YAML."""
     match value:
         case dict():
             return {key: as_json(item) for key, item in value.items()}
@@ -79,7 +78,7 @@ def as_json(value: Any) -> Any:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value from YAML is of a type: a plain one, a list, a mapping, or one of several."""
+    """Whether a value from YAML has a type: a plain one, a sequence, a mapping, or a union."""
     inner = get_args(kind)
     origin = get_origin(kind)
     if origin is UnionType:
@@ -92,7 +91,7 @@ def fits(value: Any, kind: Any) -> bool:
         )
     if kind is Any:
         return True
-    if isinstance(value, bool):  # which Python takes for a number
+    if isinstance(value, bool):  # an int in Python
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 

@@ -1,12 +1,12 @@
-"""The settings of a run's steps: the defaults, what a run changes, and what each language changes.
+"""The settings of a run's steps: defaults, changes by the run, and changes by language.
 
     steps: {gopher: {min_words: 30}, fineweb: }
     languages:
       en: {gopher: }
       de: {gopher: {max_mean_word_characters: 12, stop_words: [der, die, und, in]}}
 
-Here documents in other languages than these two pass gopher, and are counted; ``fineweb``, which no
-language names, has one setting for all.
+Here documents in other languages than these two pass gopher and are counted; ``fineweb``, named by
+no language, has the same settings for all.
 """
 
 import os
@@ -30,15 +30,9 @@ def resolve_steps(
 ) -> dict[str, Any]:
     """The settings of each wanted step, in order, from ``conf/pipeline/steps.yaml``.
 
-    A step that some language has settings for gets them as its setting ``by_language``.
-
-    Args:
-        wanted: a list of names, or a mapping from names to settings that override the file's. A
-            step that is named by its class has the defaults of its fields.
-        languages: for each language the settings that it changes, by step.
-
-    Raises:
-        ValueError: a step is unknown.
+    ``wanted`` is a list of names, or maps names to settings that override the file's; a step named
+    by its class has its fields' defaults. ``languages`` holds changes by language and step, which
+    become a step's setting ``by_language``. Raises ValueError for an unknown step.
     """
     if not wanted:
         return {}
@@ -60,12 +54,10 @@ def resolve_steps(
 
 
 def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The settings of steps by language; None if none are ``given``.
-
-    As text they are YAML that begins with a brace, the path of a YAML file, or ``default``.
+    """The settings of steps by language; text is read by :func:`settings_file.read_given`.
 
     Raises:
-        ValueError: they have another form, name a step that does not exist, or there is no file.
+        ValueError: they are malformed, a step is unknown, or there is no file.
     """
     if given is None:
         return None
@@ -87,13 +79,8 @@ def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] |
 
 
 def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
-    """Check that steps with settings by language know the language of documents.
-
-    ``steps`` are those of :func:`resolve_steps`; with ``has_field`` a field has the language of all
-    filtered documents.
-
-    Raises:
-        ValueError: they don't; the message says what to do.
+    """Raise ValueError if a step has settings by language (:func:`resolve_steps`), but neither an
+    earlier step nor a field of all filtered documents (``has_field``) tells the language.
     """
     for name, settings in steps.items():
         if name == "language":

@@ -285,5 +285,5 @@ def test_a_calibration_needs_both_classes_the_right_way_round():
     low, high = np.full(5, 0.2, np.float32), np.full(5, 0.8, np.float32)
     with pytest.raises(ValueError, match="right way round"):
         calibration_run.fit(low, high, "sigmoid")
-    with pytest.raises(ValueError, match="no document is of a negative"):
+    with pytest.raises(ValueError, match="the negative sources have no documents"):
         calibration_run.fit(high, low[:0], "sigmoid")

@@ -137,7 +137,7 @@ def test_what_has_no_meaning_is_refused(here, tmp_path):
         run.main([*plain, "--near-duplicates-rows=4", output])
     with pytest.raises(ValueError, match="near-duplicates-keep has no meaning without"):
         run.main([*plain, "--near-duplicates-keep=first", output])
-    with pytest.raises(ValueError, match="power has a meaning under"):
+    with pytest.raises(ValueError, match="power needs --near-duplicates-keep sample"):
         run.main([*flags(here), "--near-duplicates-power=1", output])
     with pytest.raises(ValueError, match="would clash"):
         run.main([*flags(here), "--metadata=cluster", output])

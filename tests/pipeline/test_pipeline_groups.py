@@ -246,7 +246,7 @@ def test_a_document_that_nobody_has_a_rule_for_is_named():
         ({"rules": {"web": {False: {"rule": "all"}}}}, "put it in quotes"),
         ({"rules": {"a": {"b": {"c": {"rule": "all"}}}}}, "more levels than columns"),
         ({"rules": {"a": {"b": {"rule": "all"}}, "a/b": {"rule": "all"}}}, "have one name"),
-        ({"rules": {"web": {"rule": "all"}}, "alpha": 3.0}, "--alpha can't be given beside"),
+        ({"rules": {"web": {"rule": "all"}}, "alpha": 3.0}, "--alpha can't be combined with"),
         ({"rules_by": ["source"]}, "no meaning without --rules"),
         ({"rules": {"web": {"rule": "all"}}, "rules_by": ["url", "url"]}, "each once"),
         ({"rule": "buckets"}, "needs --copies"),
