@@ -13,7 +13,6 @@ from winnow.commands import exits, startup
 
 
 def parser() -> Parser:
-    """The command line."""
     out = Parser(
         prog=program(),
         description="Calibrate the combined score of several classifiers, from a run over labelled"

@@ -15,7 +15,6 @@ TAIL = 0.01
 
 
 def parser() -> Parser:
-    """The command line."""
     out = Parser(
         prog=program(),
         description="Fit gopher, gopher_repetition and fineweb to languages, from good text in"

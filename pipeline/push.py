@@ -11,7 +11,6 @@ from winnow.commands import console, exits
 
 
 def parser() -> Parser:
-    """The command line."""
     out = Parser(
         prog=program(),
         description="Push a finished run to the Hugging Face hub: shards, statistics, page and data"

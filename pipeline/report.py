@@ -11,7 +11,6 @@ from winnow.commands import console, exits
 
 
 def parser() -> Parser:
-    """The command line."""
     out = Parser(
         prog=program(),
         description="The table, the page and the data card of a finished run.",

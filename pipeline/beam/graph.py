@@ -134,7 +134,6 @@ class _Counting(beam.DoFn):
         self._batch_bytes = Metrics.distribution(stage, "batch_bytes")
 
     def setup(self) -> None:
-        """Configure object stores as on the driver."""
         set_up(self._stores)
 
     def _count(self, batch: pa.RecordBatch, input_bytes: int) -> None:
@@ -161,7 +160,6 @@ class ScoreTask(_Counting):
         self._folder = folder
 
     def process(self, task: Task) -> Iterator[Record]:
-        """Score one task."""
         with heartbeat.working_on(task.input.path):
             record = run_task(task, self._job, self._rule, self._folder, self._count)
             output_folder.remove_late(self._job.sink.output)
@@ -178,7 +176,6 @@ class DecideTask(_Counting):
         self._folder = folder
 
     def process(self, marked: Marked, rule: AnyRule) -> Iterator[Record]:
-        """Decide one task."""
         record, rows = marked
         with heartbeat.working_on(record.task.input.path):
             decided = decide_task(record, self._folder, self._sink, rule, rows, self._count)

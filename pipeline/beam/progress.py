@@ -82,7 +82,6 @@ class Watch:
         faulthandler.dump_traceback_later(2 * 60 * self._stall_minutes, exit=True, file=2)
 
     def _read(self) -> dict[str, Any]:
-        """The heartbeat of each process."""
         assert self._folder is not None
         found = {}
         for path in storage.listing(self._folder):

@@ -109,9 +109,7 @@ def packages(options: PipelineOptions, own: Iterable[str] = ()) -> Iterator[None
 
 
 def own_wheels(own: Iterable[str], folder: Path) -> list[str]:
-    """Write a wheel with all files of each package or module that ``own`` paths begin with, unless
-    pip installed it.
-    """
+    """Write wheels of the packages of ``own`` dotted paths, unless pip installed them."""
     return [
         _wheel(name, source, folder)
         for name in sorted({path.partition(".")[0] for path in own})

@@ -47,7 +47,6 @@ class Sink:
 
     @property
     def joined(self) -> pa.Schema:
-        """The joined columns."""
         return pa.schema([field for table in self.joins for field in table.columns])
 
     @property
@@ -73,7 +72,6 @@ class Sink:
         return self.work if self.clusters else None
 
     def writer(self, folder: str, task: Task) -> shards.ShardWriter:
-        """A writer for a task's shards in ``folder``."""
         return shards.ShardWriter(
             folder, task.stem, self.schema, self.shard_bytes, self.compression, self.format
         )
@@ -87,7 +85,6 @@ class Sink:
         return TaskSummary(task.source, task.filtered, rule, self.names, self.groupings)
 
     def save(self, summary: TaskSummary, task: Task) -> None:
-        """Write the statistics of a decided task."""
         summary_files.write(records.summary_path(self.work, task.stem), summary.tables())
 
 

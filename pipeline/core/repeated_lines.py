@@ -70,9 +70,7 @@ def in_buckets(lines: Lines, buckets: int) -> Iterator[tuple[int, Lines]]:
 
 
 def repeated(bucket: Iterable[Lines], max_documents: int) -> Iterator[tuple[str, Keys]]:
-    """The stem and the keys (uint64, ascending, distinct) of each task's lines in one bucket that
-    more than ``max_documents`` different texts have.
-    """
+    """Each task's stem and keys (uint64, ascending) of lines in over ``max_documents`` texts."""
     heartbeat.beat()
     parts = list(bucket)
     every = [np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "texts")]

@@ -161,9 +161,7 @@ def _done(task: Task, job: Job, key: str, folder: str) -> Record | None:
 
 
 def score_batch(batch: pa.RecordBatch, task: Task, job: Job, joins: TaskJoins) -> pa.RecordBatch:
-    """From :func:`pipeline.readers.document_schema` to :func:`pipeline.output.schema.shard_schema`,
-    with nothing dropped or decided yet.
-    """
+    """Fill :func:`pipeline.output.schema.shard_schema` before anything is dropped or decided."""
     n = len(batch)
     text = batch["text"]
     language = job.fields[task.source].language
@@ -241,7 +239,6 @@ class _Quarantine(contextlib.ExitStack):
         self._file: BinaryIO | None = None
 
     def add(self, record: Quarantined) -> None:
-        """Append one record as a JSON line."""
         if self._file is None:
             self._file = self.enter_context(storage.open_output(self._path))
         line = {"source": self._task.source, **asdict(record)}
@@ -262,11 +259,9 @@ class _InputDigest:
         self._hash = xxhash.xxh3_128()
 
     def update(self, data: bytes) -> None:
-        """Add the next bytes."""
         self.size += len(data)
         self._hash.update(data)
         beat()
 
     def hexdigest(self) -> str:
-        """The digest so far."""
         return self._hash.hexdigest()

@@ -165,7 +165,6 @@ def _sorted(
     work: str,
     key: str,
 ) -> Table:
-    """Write the sorted buckets without duplicates."""
     chosen = list(join.columns or seen.kinds)
     kinds = [common(list(seen.kinds[n]), f"column {n}") for n in chosen]
     columns = pa.schema(

@@ -26,7 +26,6 @@ class Values:
         self._low, self._high = math.inf, -math.inf
 
     def add(self, column: pa.Array) -> None:
-        """Observe n values."""
         if self._countable and len(self._values) <= MOST_VALUES:
             self._values.update(column.drop_null().unique().slice(0, MOST_VALUES + 1).to_pylist())
         if self._is_number:
@@ -37,7 +36,6 @@ class Values:
                 self._high = max(self._high, float(numbers.max()))
 
     def grouping(self) -> Grouping:
-        """The grouping for the observed values."""
         if self._countable and len(self._values) <= MOST_VALUES:
             return {"by": "value"}
         if self._is_number and 0 <= self._high - self._low < math.inf:

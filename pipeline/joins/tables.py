@@ -55,7 +55,6 @@ class Table:
 
     @property
     def columns(self) -> pa.Schema:
-        """The joined columns."""
         return decoded(self.schema)
 
     @property
@@ -64,7 +63,6 @@ class Table:
         return sum(self.buckets)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
         return asdict(self) | {"buckets": list(self.buckets)}
 
 
@@ -111,7 +109,6 @@ def bucket_of(hashes: Hashes, buckets: int) -> Rows:
 
 
 def bucket_path(work: str, name: str, bucket: int) -> str:
-    """The file of a bucket."""
     return storage.join(work, f"join-{name}-{bucket:05d}.arrow")
 
 

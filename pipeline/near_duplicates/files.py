@@ -94,9 +94,7 @@ def load_marks(work: str, stem: str) -> Found:
 def marked(
     found: Found, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
-    """The task's batches, in order, with ``cluster`` and ``cluster_size`` filled in where present,
-    and which documents to drop (bool [n]).
-    """
+    """The task's batches with their clusters filled in, and which documents to drop (bool [n])."""
     for batch, mine, span in tables.along(batches, found.rows):
         dropped = np.zeros(len(batch), np.bool_)
         dropped[mine] = found.dropped[span]
@@ -110,9 +108,7 @@ def marked(
 
 
 def clusters_of(paths: Iterable[str]) -> tuple[Rows, Nodes]:
-    """The rows (int64 [n], ascending) and clusters (uint64 [n]) of documents that share a cluster,
-    by a task's shards.
-    """
+    """Rows (int64 [n], ascending) and clusters (uint64 [n]) that documents in shards share."""
     rows, clusters = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     first = 0
     for path in paths:

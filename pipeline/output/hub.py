@@ -135,7 +135,6 @@ class Commit:
     deleted: Sequence[str]
 
     def send(self, api: Any, repo: str) -> None:
-        """Upload the files and make the commit."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         with contextlib.ExitStack() as copies:
@@ -286,7 +285,6 @@ def _explained(error: Exception, url: str, endpoint: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    """An error of the hub or the connection, in one line."""
     *_, first = _causes(error)
     messages = (getattr(cause, "server_message", None) for cause in _causes(error))
     message = next(filter(None, messages), str(first))

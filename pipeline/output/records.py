@@ -105,7 +105,6 @@ def _task(value: Mapping[str, Any]) -> Task:
 
 
 def quarantine_path(output: str, stem: str) -> str:
-    """Where a task's quarantined records go."""
     return storage.join(output, "quarantine", f"{stem}.jsonl")
 
 

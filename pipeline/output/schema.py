@@ -109,15 +109,13 @@ SOURCES = pa.schema(
 SCORE_HISTOGRAM = pa.schema(
     [*required(source=pa.string(), score_low=pa.float64(), score_high=pa.float64()), *_KEPT_COUNTS]
 )
-"""``statistics/score_histogram.parquet``: documents that reached the keep decision, in equal bins
-of the score over [0, 1]."""
+"""``statistics/score_histogram.parquet``: documents that reached the keep decision, by score."""
 
 KEEP_CURVES = pa.schema(
     [*required(source=pa.string(), rule=pa.string(), parameter=pa.float64()), *_COUNTS]
 )
-"""``statistics/keep_curves.parquet``: what each source would keep under ``rule`` (``pareto``,
-``threshold``) on a grid of its parameter, counted from scores and draws: a rerun keeps exactly
-these."""
+"""``statistics/keep_curves.parquet``: exactly what each source would keep under ``rule``
+(``pareto`` or ``threshold``) on a grid of its parameter."""
 
 DOMAINS = pa.schema([*required(source=pa.string(), domain=pa.string()), *_KEPT_COUNTS])
 """``statistics/domains.parquet``: per source and host name of the URL."""
@@ -194,9 +192,8 @@ CLASSIFIER_STATISTICS = {
 REGISTERED_DOMAINS = pa.schema(
     [*required(source=pa.string(), registered_domain=pa.string(), hosts=pa.int64()), *_KEPT_COUNTS]
 )
-"""``statistics/registered_domains.parquet``: domains summed by registered domain
-(:func:`winnow.text.hosts.registered_domains`). Written only by a report on request; its metadata
-name the run."""
+"""``statistics/registered_domains.parquet``: sums by registered domain, written by a report on
+request; the metadata name the run."""
 
 CHANGES = pa.schema(
     required(source=pa.string(), step=pa.string(), documents=pa.int64(), removed_bytes=pa.int64())
@@ -210,13 +207,11 @@ JOINS = pa.schema(
         *required(matched=pa.int64(), without_key=pa.int64()),
     ]
 )
-"""``statistics/joins.parquet``: documents read, matched by a join, and without a key for it. Only
-for runs with joins."""
+"""``statistics/joins.parquet``: documents read, matched by a join, and without a key for it."""
 
 CLUSTER_SIZES = pa.schema([*required(source=pa.string(), least=pa.uint64()), *_KEPT_COUNTS])
 """``statistics/cluster_sizes.parquet``: compared documents by the size of their cluster of
-near-duplicates in all sources: from ``least`` (1, 2, 4, 8, …) to below twice that. Only for runs
-with that search."""
+near-duplicates in all sources: from ``least`` (1, 2, 4, 8, …) to below twice that."""
 
 TABLES = {
     **STATISTICS,

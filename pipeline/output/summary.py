@@ -196,7 +196,6 @@ def add_up(tables: Sequence[pa.Table], table_schema: pa.Schema) -> pa.Table:
 
 
 def _sorted(rows: list[dict[str, Any]], table_schema: pa.Schema) -> pa.Table:
-    """A table of rows, sorted by key."""
     order = [(key, "ascending") for key in keys_of(table_schema)]
     return pa.Table.from_pylist(rows, table_schema).sort_by(order)
 
@@ -238,7 +237,6 @@ class Tally:
             self._limit = 2 * self._rows + (1 << 16)
 
     def total(self) -> pa.Table:
-        """One row per key, sorted."""
         return add_up(self._tables, self._schema)
 
 

@@ -28,7 +28,6 @@ _NAME = b"table"
 
 
 def write(path: str, summary: Summary) -> None:
-    """Write one summary."""
     _write(path, summary, [summary["domains"]])
 
 

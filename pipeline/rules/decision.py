@@ -104,8 +104,6 @@ def keep_draw(ids: pa.Array, seed: int) -> FloatArray:
 
 
 def critical_alpha(score: npt.NDArray[np.float32], draw: FloatArray) -> FloatArray:
-    """The alphas below which the Pareto rule keeps n documents: float64 [n], inf for a score of 1
-    or a draw of 0.
-    """
+    """The alphas below which the Pareto rule keeps n documents: float64 [n], inf for always."""
     with np.errstate(divide="ignore"):
         return -np.log(draw) / np.log(2.0 - score.astype(np.float64))

@@ -21,8 +21,7 @@ from pipeline.rules.decision import FloatArray, Rule, critical_alpha
 Unit = Literal["documents", "bytes", "tokens"]
 
 COLUMN = {"bytes": "bytes", "tokens": "words"}
-"""The shard column that weighs a unit; white-space words stand for tokens in runs without a
-tokenizer."""
+"""The shard column that weighs a unit; without a tokenizer, words stand for tokens."""
 
 SCORE_BINS = 1 << 16
 ALPHA_BINS_PER_UNIT = 1 << 10

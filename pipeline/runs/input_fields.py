@@ -83,9 +83,7 @@ def check_before(
     maps: Mapping[str, FieldMap],
     options: ReadOptions,
 ) -> None:
-    """Raise ValueError for a field that no record of its sources can have, and OSError for an
-    unreadable input.
-    """
+    """Raise ValueError for a field that no record can have, OSError for an unreadable input."""
     paths: dict[str, dict[str, None]] = {}
     for task in tasks:
         paths.setdefault(task.source, {})[task.input.path] = None

@@ -1,6 +1,4 @@
-"""Compiles the kernels for ``winnow warm-up``: runs a little text through all reading, filtering
-and scoring, so that they meet the types of a run.
-"""
+"""Compiles the kernels for ``winnow warm-up``, by a small run over all formats and steps."""
 
 import gzip
 import json
@@ -124,7 +122,6 @@ def _fasttext_model() -> bytes:
 
 
 def _record(kind: str, body: str) -> bytes:
-    """One WARC record."""
     octets = body.encode()
     head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: https://a.example/\r\n"
     media = "text/plain" if kind == "conversion" else "application/http; msgtype=response"

@@ -70,9 +70,7 @@ def with_joined(
     missing: Mapping[str, float],
     calibration: Mapping[str, Any] | None = None,
 ) -> Combined:
-    """The combination of classifiers and the joined columns in the rule; ValueError if it names
-    anything else.
-    """
+    """The combination by a rule of classifiers and joined columns; ValueError for other names."""
     rule = rule or flags.DEFAULT_COMBINE
     return Combined(names, rule, calibration, scores.joined_in(rule, missing))
 

@@ -105,7 +105,6 @@ class Decision:
 
     @property
     def stays(self) -> Stays:
-        """The choice of near-duplicates."""
         return stays(self.near_duplicates_keep, self.near_duplicates_power)
 
     def known_rule(self) -> Rule | None:

@@ -61,11 +61,9 @@ class GroupDecision:
 
     @property
     def stays(self) -> Stays:
-        """The choice of near-duplicates."""
         return stays(self.near_duplicates_keep, self.near_duplicates_power)
 
     def as_settings(self) -> dict[str, Any]:
-        """The manifest's form."""
         return {
             "rule": "groups",
             "rules": self.rules,
@@ -241,9 +239,7 @@ def _leaf(settings: Mapping[str, Any], path: Path) -> Decision:
 
 
 def check(decision: AnyDecision, columns: Collection[str], filtered: Collection[str]) -> None:
-    """Raise ValueError, with advice, if documents lack a grouping column or a filtered source lacks
-    a rule.
-    """
+    """Raise ValueError if documents lack a grouping column or a filtered source lacks a rule."""
     groups = grouped(decision).groups
     known = [name for name in columns if name not in _UNKNOWN_BEFORE]
     for name in groups.by:
