@@ -45,7 +45,7 @@ class GenerateConfig:
 def choose(
     logits_V: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> int:
-    """The next token: the most probable one at temperature 0, else a draw."""
+    """The next token: the most probable one at temperature 0, else a sample."""
     if temperature == 0:
         return int(logits_V.argmax())
     logits_V = logits_V.cpu() / temperature
@@ -64,10 +64,10 @@ def generate(
     top_k: int | None = None,
     seed: int = 0,
 ) -> Iterator[int]:
-    """At most ``count`` tokens that follow, one by one, from a model in evaluation mode.
+    """Yield ``count`` tokens that continue a prompt, from a model in evaluation mode.
 
-    The prompt has at least one token: the boundary that begins a document. ``temperature`` and
-    ``top_k`` are those of :func:`choose`, ``seed`` that of its draws.
+    The prompt begins with the boundary. ``temperature`` and ``top_k`` are those of :func:`choose`;
+    ``seed`` keys its draws.
     """
     device = model.embedding.weight.device
     # FSDP can't gather weights in inference mode, which is faster.
@@ -86,12 +86,12 @@ def generate(
 
 
 def generate_text(config: GenerateConfig) -> Iterator[str]:
-    """The continuation, in pieces that are whole characters; the model is loaded before the first.
+    """Load the model, and return the continuation in pieces of whole characters.
 
-    Of several processes that share the model the first one has the text, the others have none.
+    If several processes share the model, only the first yields text.
 
     Raises:
-        ValueError: there is no such model, or the processes can't share it.
+        ValueError: no such model, or the processes can't share it.
     """
     device = processes.join(hardware.find_device(config.device), config.patience)
     dtype = hardware.compute_dtype(config.precision, device)
@@ -106,7 +106,7 @@ def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
         if not processes.is_first():
             return
         seen = codec.encode([config.prompt])[0].tolist()
-        # The prompt is decoded too: some decoders drop the space before the first of their tokens.
+        # Decode the prompt too: some decoders drop the space before their first token.
         shown = codec.decode(seen)
         for token in generate(
             loaded.model, [codec.boundary_id, *seen], config.tokens,
@@ -116,7 +116,7 @@ def _pieces(loaded: Trained, config: GenerateConfig) -> Iterator[str]:
                 break
             seen.append(token)
             text = codec.decode(seen)
-            if not text.endswith("\ufffd"):  # the beginning of a character, perhaps
+            if not text.endswith("\ufffd"):  # perhaps an incomplete character
                 yield text[len(shown) :]
                 shown = text
         yield codec.decode(seen)[len(shown) :]

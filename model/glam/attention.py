@@ -1,11 +1,11 @@
 """Causal attention with T5's bucketed relative bias, masked to the document, with a cache.
 
-A logit is q.k + bias[head, bucket(distance)], not divided by the root of the head width: the
-initialisation of the query makes up for it (praxis). A token attends to itself and to earlier
-tokens of its own document. In packed rows ``segments_BS`` numbers the document of each position.
+A logit is q.k + bias[head, bucket(distance)]; the query's initialisation replaces the division by
+the root of the head width (praxis). A token attends to itself and to earlier tokens of its
+document; ``segments_BS`` numbers the documents in packed rows.
 
-Shapes: B rows, S positions, K keys (the cache's and then the S new ones), N heads, D head width,
-P = B * N, Q queries of a block, U buckets.
+Shapes: B rows, S positions, K keys (cached, then the S new ones), N heads, D head width, P = B * N,
+Q queries of a block, U buckets.
 """
 
 import functools
@@ -27,10 +27,10 @@ BLOCK = 128
 
 
 def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
-    """T5's bucket of a distance into the past: int64, of int64 distances >= 0.
+    """T5's buckets, int64, of int64 distances >= 0 into the past.
 
-    The first half of the buckets hold one distance each; the others are spaced logarithmically up
-    to ``far``, and all larger distances share the last one.
+    The first half of the buckets hold one distance each, the others are spaced logarithmically up
+    to ``far``; all larger distances share the last one.
     """
     exact = buckets // 2
     ratio = torch.log(distance.clamp_min(1).float() / exact) / math.log(far / exact)
@@ -41,7 +41,7 @@ def relative_bucket(distance: Tensor, buckets: int, far: int) -> Tensor:
 def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
     """The bias of each head at distances 0 .. keys - 1: [N, U] to [N, keys].
 
-    Computed as a product with a constant one-hot matrix: exact, and its gradient needs no atomics.
+    A product with a one-hot matrix: exact, and its gradient needs no atomics.
     """
     distance = torch.arange(keys, device=table_NU.device)
     bucket = relative_bucket(distance, table_NU.shape[1], far)
@@ -50,7 +50,7 @@ def bias_of_distance(table_NU: Tensor, keys: int, far: int) -> Tensor:
 
 
 class Segments(NamedTuple):
-    """The document of each of the last S positions and of all K keys: int32, [B, S] and [B, K]."""
+    """The documents of the last S positions and of all K keys: int32, [B, S] and [B, K]."""
 
     of_queries: Tensor
     of_keys: Tensor
@@ -79,10 +79,10 @@ def attention_mask(
     far: int,
     backend: AttentionBackend = AttentionBackend.plain,
 ) -> Mask:
-    """The mask that a backend wants, for queries, keys and values of this dtype.
+    """A backend's mask for queries, keys and values of this dtype.
 
-    ``segments_BS`` is the document of each of the last S positions, ``segments_BK`` of all K, both
-    int32. All distances from ``far`` on are in the last bucket.
+    ``segments_BS`` and ``segments_BK`` (int32) are the documents of the last S and of all K
+    positions. Distances from ``far`` on share the last bucket.
     """
     if backend == AttentionBackend.flex:
         return flex_mask(segments_BS, segments_BK)
@@ -167,7 +167,7 @@ class _AttendCPU(torch.autograd.Function):
 
 
 def _blocks(q_SD: Tensor, k_KD: Tensor) -> Iterator[tuple[int, int, int]]:
-    """The start and stop of each block of queries, and the end of the keys that it may see."""
+    """The start and stop of each block of queries, and the end of its visible keys."""
     queries = q_SD.shape[-2]
     past = k_KD.shape[-2] - queries
     for start in range(0, queries, BLOCK):
@@ -189,20 +189,20 @@ def attend_plainly(
 
 
 def toeplitz(bias_NK: Tensor, positions: int) -> Tensor:
-    """The bias by distance as a matrix for the last S of K positions: [N, S, K].
+    """The bias as a matrix for the last S of K positions, [N, S, K], 0 where k is in the future.
 
-    Entry (s, k) has distance K - S + s - k; where k is in the future it is 0.
+    Entry (s, k) has distance K - S + s - k.
     """
     N, K = bias_NK.shape
-    # Each row is a window of one line: distance K - 1 first, zeros for the future last.
+    # Each row is a window of one line, from distance K - 1 down to the future's zeros.
     line_NL = torch.cat([bias_NK.flip(-1), bias_NK.new_zeros(N, positions - 1)], -1)
     return line_NL.unfold(-1, K, 1).flip(1)
 
 
 def additive_mask(segments_BS: Tensor, segments_BK: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask to add to the logits of the last S of K positions: [B, 1, S, K].
+    """An additive mask for the last S of K positions: [B, 1, S, K].
 
-    Minus infinity for the future and for other documents, else 0: a masked weight is exactly 0.
+    Minus infinity for the future and other documents, else 0. Masked weights are exactly 0.
     """
     S, K = segments_BS.shape[1], segments_BK.shape[1]
     position_K = torch.arange(K, device=segments_BK.device)
@@ -228,7 +228,7 @@ def attend_flex(
 ) -> Tensor:
     """:func:`attend` by FlexAttention, which never materialises the logits.
 
-    For CUDA: on a CPU torch has no backward pass for it, and it is not compiled there.
+    For CUDA: on a CPU it is not compiled and has no backward pass.
     """
     past = k_BNKD.shape[2] - q_BNSD.shape[2]
 
@@ -245,9 +245,9 @@ def _compiled_flex() -> Any:
 
 
 def document_runs(segments_BS: Tensor, segments_BK: Tensor, far: int) -> Runs:
-    """:func:`additive_mask` as runs: a document is one run of equal numbers.
+    """:func:`additive_mask` as runs of equal document numbers.
 
-    Padding on both sides of a row is two documents here and one there. No other token sees it.
+    Padding on both sides of a row counts as two documents here, as one there; no token sees it.
     """
     S, K = segments_BS.shape[1], segments_BK.shape[1]
     position_K = torch.arange(K, device=segments_BK.device)
@@ -262,15 +262,15 @@ def document_runs(segments_BS: Tensor, segments_BK: Tensor, far: int) -> Runs:
 def attend_triton(
     q_BNSD: Tensor, k_BNKD: Tensor, v_BNKD: Tensor, bias_NK: Tensor, runs: Runs
 ) -> Tensor:
-    """:func:`attend` by our Triton kernels, whose gradients are the same bits every time.
+    """:func:`attend` by our Triton kernels, whose gradients are deterministic.
 
-    The bias that all far distances share is subtracted from every bias, which softmax ignores; so
-    its gradient is minus the sum of the others'.
+    Softmax is invariant to a constant, so the bias of far distances is subtracted from all; its
+    gradient is minus the sum of the others'.
 
     Raises:
-        ValueError: the kernels can't be used for these heads or distances.
+        ValueError: the kernels do not support these heads or distances.
     """
-    from model.ops import triton_attention  # triton is not everywhere
+    from model.ops import triton_attention  # triton is optional
 
     near_NF = bias_NK[:, : runs.far]
     if bias_NK.shape[1] > runs.far:
@@ -280,10 +280,10 @@ def attend_triton(
 
 @dataclass
 class Cache:
-    """Keys and values of the positions so far, for generation, one pair per layer.
+    """Each layer's keys and values of the positions so far, for generation.
 
-    Rows of different lengths are padded on the left, and the padding is a segment of its own: only
-    distances matter, so padding changes nothing.
+    Rows of different lengths are padded on the left with a separate segment. This changes nothing,
+    as only distances matter.
     """
 
     keys: list[Tensor | None]
@@ -296,7 +296,7 @@ class Cache:
         return cls([None] * layers, [None] * layers)
 
     def extend(self, layer: int, k_BNSD: Tensor, v_BNSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends a layer's new keys and values and returns all of them, [B, N, K, D] each."""
+        """Append a layer's new keys and values; return all, [B, N, K, D] each."""
         old_k, old_v = self.keys[layer], self.values[layer]
         if old_k is not None and old_v is not None:
             k_BNSD, v_BNSD = torch.cat([old_k, k_BNSD], 2), torch.cat([old_v, v_BNSD], 2)
@@ -304,7 +304,7 @@ class Cache:
         return k_BNSD, v_BNSD
 
     def extend_segments(self, segments_BS: Tensor) -> Tensor:
-        """Appends the new positions' segments and returns all of them, [B, K]."""
+        """Append the segments of new positions; return all, [B, K]."""
         if self.segments_BK is not None:
             segments_BS = torch.cat([self.segments_BK, segments_BS], 1)
         self.segments_BK = segments_BS

@@ -1,13 +1,12 @@
-"""The configuration of a GLaM: sizes and every architectural choice, validated, each with its
-source.
+"""The sizes and architectural choices of a GLaM, validated, each with its source.
 
-Tags give the source of a value: **[paper]** the GLaM paper (Du et al. 2022, arXiv 2112.06905) as
-more than one reader reports it; **[code]** Google's public GLaM code (praxis ``layers/glam.py``,
-``gshard_utils.py``; lingvo ``core/gshard_layers.py``), which the paper's own runs may or may not
-have followed; **[derived]** by arithmetic from the paper's published counts; **[ours]** our choice.
+Sources: **[paper]** the GLaM paper (Du et al. 2022, arXiv 2112.06905) as more than one reader
+reports it; **[code]** Google's public GLaM code (praxis ``layers/glam.py``, ``gshard_utils.py``;
+lingvo ``core/gshard_layers.py``), which the paper's runs may not have followed; **[derived]** by
+arithmetic from the paper's published counts; **[ours]** our choice.
 
-The class is also a Hydra structured config, registered as ``model/base``; every file in
-``conf/model/`` starts from it, so a misspelt key or a wrong type is refused when it is read.
+Every file in ``conf/model/`` starts from this Hydra structured config, registered as
+``model/base``, which rejects misspelt keys and wrong types.
 """
 
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ class SecondExpert(StrEnum):
 
 
 class AttentionBackend(StrEnum):
-    """Who computes attention; it is no property of a model.
+    """The implementation of attention, independent of the model.
 
-    ``plain`` uses torch's operations, on a CPU with our own softmax kernel. The others are for
-    CUDA: ``flex`` is FlexAttention, ``triton`` is :mod:`model.ops.triton_attention`.
+    ``plain`` is torch operations, on a CPU with our softmax kernel. The others are for CUDA:
+    ``flex`` is FlexAttention, ``triton`` is :mod:`model.ops.triton_attention`.
     """
 
     plain = "plain"
@@ -44,7 +43,7 @@ class ExpertActivation(StrEnum):
 
 @dataclass
 class GLaMConfig:
-    """The shape and architecture of one model, field by field, with sources."""
+    """The shape and architecture of a model."""
 
     # Sizes. The defaults are the 0.1B row of the paper's table [paper].
     vocabulary: int = 32_000
@@ -55,8 +54,8 @@ class GLaMConfig:
     width: int = 768
     """M, of the residual stream [paper]."""
     hidden: int = 3072
-    """H, of a dense feed-forward layer and of one expert alike [paper]; not reduced for the gate of
-    the dense layers [derived]."""
+    """H, of dense feed-forward layers and experts alike [paper], not reduced for the dense layers'
+    gate [derived]."""
     heads: int = 12
     """N [paper]."""
     head_width: int = 64
@@ -74,16 +73,15 @@ class GLaMConfig:
     """A name in :data:`model.glam.routing.ROUTERS`; top-2 is GShard's gating [paper]."""
     second_expert: SecondExpert = SecondExpert.all
     """``all``: always used [code]. ``random``: with probability twice its normalised gate [GShard
-    paper]. It is not known which of the two the paper's runs used."""
+    paper]. Which one the paper's runs used is unknown."""
     capacity_factor: float | None = None
-    """In training an expert takes at most factor * tokens / E choices of a group; the rest are
-    dropped and pass through the residual only. None drops nothing [ours]. The public code has 2.0
-    [code], exactly the mean load of top-2; the paper's value is not known. Evaluation never drops
-    [ours], so a document's likelihood does not depend on its neighbours."""
+    """In training an expert takes at most factor * tokens / E choices of a group and drops the
+    rest, which pass through the residual only. None drops nothing [ours]; 2.0, the mean load of
+    top-2, is the public code's [code]; the paper's is unknown. Evaluation never drops [ours], so a
+    document's likelihood does not depend on its neighbours."""
     group_rows: int | None = None
-    """Rows of the batch that share capacity and one term of the balance loss; None: all rows of the
-    call, that is of the data shard [code]. 1 makes both independent of how rows are distributed
-    over devices [ours]."""
+    """Rows that share capacity and one term of the balance loss; None: all rows of the call, that
+    is of the data shard [code]. 1 makes both independent of the number of devices [ours]."""
 
     # Losses besides the cross-entropy.
     balance_coefficient: float = 0.01
@@ -92,18 +90,18 @@ class GLaMConfig:
     router_z_coefficient: float = 0.0
     """Times the mean squared logsumexp of the router's logits; 0.001 in ST-MoE. Not in GLaM."""
     output_z_coefficient: float = 0.0
-    """Times the mean squared logsumexp of the output logits; 1e-4 in Google's GLaM code [code], not
-    known of the paper's runs, hence off."""
+    """Times the mean squared logsumexp of the output logits; 1e-4 in Google's GLaM code [code];
+    unknown for the paper's runs, hence off."""
 
-    # Attention's relative bias, T5 form: a scalar for each head and bucket, one table per layer
-    # [code]. The text cites Transformer-XL, whose extra key matrix the counts exclude [derived].
+    # Attention's relative bias as in T5: a scalar per head and bucket, one table per layer [code].
+    # The paper cites Transformer-XL, whose extra key matrix the counts exclude [derived].
     bias_buckets: int = 32
     """Half of them hold one distance each, the other half are spaced logarithmically [code]."""
     bias_distance: int = 128
     """All larger distances share the last bucket [code]."""
 
     norm_epsilon: float = 1e-6
-    """Epsilon of RMSNorm, whose scale starts at 1 and which has no bias [code]."""
+    """Epsilon of RMSNorm, which has no bias and a scale that starts at 1 [code]."""
 
     def __post_init__(self) -> None:
         shape = ("vocabulary", "layers", "width", "hidden", "heads", "head_width")
@@ -111,7 +109,7 @@ class GLaMConfig:
         losses = ("balance_coefficient", "router_z_coefficient", "output_z_coefficient")
         at_least(0, "model", self, "experts", *losses)
         for name in ("width", "hidden"):
-            # Grouped products need rows of a multiple of 16 bytes, which is 8 bfloat16 values.
+            # Grouped products need rows of a multiple of 16 bytes: 8 bfloat16 values.
             require(
                 getattr(self, name) % 8 == 0,
                 f"model.{name}={getattr(self, name)} must be a multiple of 8 for grouped products"
@@ -151,21 +149,13 @@ class GLaMConfig:
 
 
 def require(condition: bool, message: str) -> None:
-    """Check a setting.
-
-    Raises:
-        ValueError: the condition is false.
-    """
+    """Raise ValueError with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 def at_least(least: float, group: str, settings: object, *names: str) -> None:
-    """Check that settings are at least this, or None.
-
-    Raises:
-        ValueError: one is less.
-    """
+    """Raise ValueError unless each of these settings is at least ``least``, or None."""
     for name in names:
         value = getattr(settings, name)
         require(value is None or value >= least, f"{group}.{name} must be at least {least}")

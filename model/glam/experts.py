@@ -1,10 +1,10 @@
 """Expert computation behind one interface, and the dispatch of tokens to experts and back.
 
 A backend turns :class:`ExpertInputs` into ``y_RM``: row r of expert e becomes
-``activation(x_r @ w_in[e]) @ w_out[e]``. Rows come sorted by expert; ``ends_E`` (int32) is where
-each expert's rows end. Rows from ``ends_E[-1]`` on belong to nobody: their result and their
-gradient are zero. ``may_drop=False`` promises that there are none. Products are computed in the
-rows' dtype; weights have that dtype or float32. :data:`BACKENDS` agree up to rounding:
+``activation(x_r @ w_in[e]) @ w_out[e]``. Rows are sorted by expert; ``ends_E`` (int32) is where
+each expert's rows end. Rows from ``ends_E[-1]`` on are dropped: their result and gradient are zero.
+``may_drop=False`` promises that there are none. Products are computed in the rows' dtype; weights
+have that dtype or float32. :data:`BACKENDS` agree up to rounding:
 
 ============  ==========================================================================
 ``loop``      one product per expert; the reference, for any dtype and any alignment
@@ -13,9 +13,9 @@ rows' dtype; weights have that dtype or float32. :data:`BACKENDS` agree up to ro
 ``fastest``   ``cpu`` on a CPU, elsewhere ``grouped`` in bfloat16 and ``loop`` in float32
 ============  ==========================================================================
 
-Pitfalls that these backends avoid, each with a test: indexing a stacked weight in a loop makes a
-full-size gradient per expert; ``grouped_mm`` leaves rows past the last end uninitialised, requires
-rows of a multiple of 16 bytes, refuses an expanded gradient, and is not covered by autocast.
+Pitfalls avoided here, each with a test: indexing a stacked weight in a loop makes a full-size
+gradient per expert; ``grouped_mm`` leaves rows past the last end uninitialised, requires rows of a
+multiple of 16 bytes, rejects an expanded gradient, and ignores autocast.
 
 Shapes: T tokens, C choices, R = C * T routed rows, M width, H hidden, E experts.
 """
@@ -35,10 +35,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class ExpertInputs(NamedTuple):
-    """Rows sorted by expert, the end of each expert's rows, the weights and the activation.
-
-    ``may_drop`` says whether rows may exist from ``ends_E[-1]`` on.
-    """
+    """The inputs of a backend; ``may_drop`` says whether rows may follow ``ends_E[-1]``."""
 
     x_RM: Tensor
     ends_E: Tensor
@@ -49,7 +46,6 @@ class ExpertInputs(NamedTuple):
 
 
 ExpertBackend = Callable[[ExpertInputs], Tensor]
-"""Computes ``y_RM``."""
 
 ACTIVATIONS: dict[ExpertActivation, Activation] = {
     ExpertActivation.relu: F.relu,
@@ -72,10 +68,10 @@ def loop_experts(of: ExpertInputs) -> Tensor:
 
 
 def grouped_experts(of: ExpertInputs) -> Tensor:
-    """Grouped products, on CUDA of bfloat16.
+    """Grouped products, on CUDA in bfloat16.
 
     Raises:
-        ValueError: a width that is not a multiple of 16 bytes; ``loop`` takes it.
+        ValueError: a row is not a multiple of 16 bytes; ``loop`` supports that.
     """
     x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
     for width in w_in_EMH.shape[1:]:
@@ -89,8 +85,8 @@ def grouped_experts(of: ExpertInputs) -> Tensor:
         hidden_RH = activation(F.grouped_mm(x_RM, w_in_EMH, offs=ends_E))
         return _Contiguous.apply(F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E))
     past_end_R1 = (torch.arange(len(x_RM), device=x_RM.device) >= ends_E[-1])[:, None]
-    # The input is filled too, because the gradient of these rows is uninitialised there. Between
-    # the products they may be anything: grouped_mm reads no row past the last end.
+    # Fill the input too, as these rows' gradients are uninitialised. Between the products they may
+    # be anything: grouped_mm reads no row past the last end.
     hidden_RH = activation(F.grouped_mm(x_RM.masked_fill(past_end_R1, 0), w_in_EMH, offs=ends_E))
     y_RM = F.grouped_mm(hidden_RH, w_out_EHM, offs=ends_E)
     return y_RM.masked_fill(past_end_R1, 0)
@@ -118,9 +114,9 @@ BACKENDS: dict[str, ExpertBackend] = {
 
 
 def dispatch(x_TM: Tensor, order_R: Tensor, place_CT: Tensor) -> Tensor:
-    """The rows of T tokens in dispatch order: [T, M] to [R, M]. Its gradient is gathered as well.
+    """The rows of T tokens in dispatch order: [T, M] to [R, M].
 
-    Autograd would scatter-add, with atomics of no fixed order on CUDA.
+    The backward pass gathers too: autograd's scatter-add is not deterministic on CUDA.
     """
     return _Dispatch.apply(x_TM, order_R, place_CT)
 

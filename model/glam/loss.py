@@ -1,12 +1,11 @@
 """Cross-entropy over the vocabulary, a chunk of tokens at a time.
 
-The logits, tokens times vocabulary, would be the largest array of a small model's step. They are
-never all in memory: each chunk is computed and reduced in float32 to its loss and, if needed, to
-the gradients of hidden states and embedding. Unlike with activation checkpointing, none is computed
-twice.
+All logits at once would be the largest array of a small model's step. Instead each chunk is reduced
+in float32 to its loss and, if needed, to the gradients of hidden states and embedding. Unlike with
+activation checkpointing, nothing is computed twice.
 
-``torch.nn.functional.linear_cross_entropy`` is not accurate enough: in bfloat16 it is off by some
-percent (torch 2.13; a test shows it).
+``torch.nn.functional.linear_cross_entropy`` is off by some percent in bfloat16 (torch 2.13; a test
+shows it).
 
 Shapes: T tokens, M width, V vocabulary.
 """
@@ -20,14 +19,14 @@ from torch import Tensor
 from model.ops import cpu_kernels
 
 IGNORE = -100
-"""The target of positions without loss, such as padding; the value of torch and transformers."""
+"""The target of positions without loss, such as padding, as in torch and transformers."""
 
 CHUNK_LOGITS = 1 << 22
-"""Logits per chunk on a CPU: 16 MiB in float32, about the fastest of 2^19 to 2^24."""
+"""Logits per chunk on a CPU, 16 MiB in float32: about the fastest of 2^19 to 2^24."""
 CHUNK_LOGITS_CUDA, CHUNK_TOKENS_CUDA = 1 << 28, 1 << 11
-"""Logits per chunk on CUDA, 512 MiB in bfloat16, but no fewer tokens than these. Each chunk after
-the first adds [V, M] to the embedding's gradient, 12 bytes a weight beside 6 operations a token: at
-800 TFLOP/s and 3.3 TB/s a quarter more time with chunks of 2048 tokens, and none with one chunk."""
+"""Logits per chunk on CUDA, 512 MiB in bfloat16, and the minimum of tokens. Each chunk after the
+first adds [V, M] to the embedding's gradient, 12 bytes a weight beside 6 operations a token: at 800
+TFLOP/s and 3.3 TB/s a quarter more time with chunks of 2048 tokens, and none with one chunk."""
 
 
 class VocabularyLoss(NamedTuple):
@@ -48,18 +47,12 @@ def vocabulary_loss(
     z_coefficient: float = 0.0,
     chunk_logits: int | None = None,
 ) -> VocabularyLoss:
-    """Cross-entropy of ``scale * hidden @ embedding.T``, and the z-loss, mean logsumexp squared.
+    """Cross-entropy of ``scale * hidden @ embedding.T``, and the z-loss, logsumexp squared.
 
-    Both are sums over the tokens whose target is not :data:`IGNORE`, divided by ``denominator``.
-
-    Args:
-        hidden_TM: float32 or bfloat16, the dtype of the products; all else is float32.
-        embedding_VM: float32, or as ``hidden_TM``.
-        targets_T: int64, in 0 .. V - 1 or :data:`IGNORE`.
-        scale: of the logits.
-        denominator: a number.
-        z_coefficient: of the z-loss in the objective.
-        chunk_logits: the number of logits in memory at a time; None for the device's default.
+    Both are sums over the tokens whose target (int64) is not :data:`IGNORE`, divided by
+    ``denominator``. ``hidden_TM`` is float32 or bfloat16, the dtype of the products; the embedding
+    has that dtype or float32, all else is float32. ``chunk_logits`` is the number of logits in
+    memory at a time, None for the device's default.
     """
     tokens = chunk_tokens(embedding_VM, chunk_logits)
     sums = _VocabularyLoss.apply(hidden_TM, embedding_VM, targets_T, scale, z_coefficient, tokens)
@@ -67,7 +60,7 @@ def vocabulary_loss(
 
 
 def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
-    """How many tokens a chunk has; arguments as of :func:`vocabulary_loss`."""
+    """Tokens per chunk; arguments as in :func:`vocabulary_loss`."""
     least = 1
     if chunk_logits is None and embedding_VM.is_cuda:
         chunk_logits, least = CHUNK_LOGITS_CUDA, CHUNK_TOKENS_CUDA
@@ -77,7 +70,7 @@ def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
 def cross_entropy_(
     logits_TV: Tensor, targets_T: Tensor, scale: float, z_coefficient: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """:func:`model.ops.cpu_kernels.cross_entropy_` in torch operations, on CUDA compiled."""
+    """:func:`model.ops.cpu_kernels.cross_entropy_` in torch operations, compiled on CUDA."""
     reduce, gradient_ = _compiled() if logits_TV.is_cuda else (row_sums, to_gradient_)
     counts_T1 = (targets_T != IGNORE)[:, None].float()
     target_T1 = targets_T.clamp_min(0)[:, None]
@@ -95,7 +88,7 @@ def cross_entropy_(
 
 
 def row_sums(logits_TV: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The largest logit, scaled, and the sum of powers of e relative to it: float32 [T, 1] each."""
+    """The largest scaled logit, and the sum of exponentials relative to it: float32 [T, 1]."""
     scaled_TV = logits_TV.float() * scale
     top_T1 = scaled_TV.amax(-1, keepdim=True)
     return top_T1, (scaled_TV - top_T1).exp().sum(-1, keepdim=True)
@@ -105,7 +98,7 @@ def to_gradient_(
     logits_TV: Tensor, target_T1: Tensor, scale: float, top_T1: Tensor, share_T1: Tensor,
     weight_T1: Tensor,
 ) -> None:  # fmt: skip
-    """Turns logits into ``share * exp(scaled - top) - weight * [target]``, in place."""
+    """Turn logits into ``share * exp(scaled - top) - weight * [target]``, in place."""
     powers_TV = (logits_TV.float() * scale - top_T1).exp()
     is_target_TV = torch.arange(logits_TV.shape[1], device=logits_TV.device) == target_T1
     logits_TV.copy_(powers_TV * share_T1 - torch.where(is_target_TV, weight_T1, 0.0))
@@ -113,7 +106,7 @@ def to_gradient_(
 
 @functools.cache
 def _compiled() -> tuple[Any, Any]:
-    # Each reads the logits: as one graph the powers would be kept between them, in float32.
+    # Two graphs: a single one would keep the exponentials in float32 between them.
     return torch.compile(row_sums), torch.compile(to_gradient_)
 
 
@@ -128,7 +121,7 @@ class _VocabularyLoss(torch.autograd.Function):
         with_gradient = any(ctx.needs_input_grad)
         grad_hidden_TM = torch.empty_like(hidden_TM) if with_gradient else None
         grad_weight_VM: Tensor | None = None
-        # Every chunk reuses the same memory, which on a CPU stays in the cache.
+        # Chunks share buffers, which stay in a CPU's cache.
         room_CV = hidden_TM.new_empty(min(chunk, len(hidden_TM)), len(weight_VM))
         room_VM = torch.empty_like(weight_VM) if with_gradient else None
         for start in range(0, len(hidden_TM), chunk):
@@ -148,7 +141,7 @@ class _VocabularyLoss(torch.autograd.Function):
                     grad_weight_VM = grad_VM.to(torch.float32, copy=True)
                 else:
                     grad_weight_VM += grad_VM
-        if grad_weight_VM is None:  # there was no token
+        if grad_weight_VM is None:  # no tokens
             grad_weight_VM = torch.zeros_like(embedding_VM, dtype=torch.float32)
         if grad_hidden_TM is not None:
             ctx.save_for_backward(grad_hidden_TM, grad_weight_VM)

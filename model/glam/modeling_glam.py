@@ -1,6 +1,6 @@
-"""A GLaM for transformers, which takes this file from an exported folder.
+"""A GLaM for transformers, which loads this file from an exported folder.
 
-It only wraps the model of the package winnow-lm, which must be installed.
+It wraps the model of the package winnow-lm, which must be installed.
 """
 
 from typing import Any
@@ -32,9 +32,9 @@ class GLaMHubConfig(PretrainedConfig):
 
 
 class CacheOfTransformers(Cache):
-    """The cache that the model expects, stored where ``generate`` can reorder and crop it.
+    """The model's cache, stored where ``generate`` can reorder and crop it.
 
-    The attention mask of all positions serves as segments: padding is a document of its own.
+    The attention mask of all positions serves as segments, so padding is a separate document.
     """
 
     def __init__(self, past: PastKeyValues | None, mask_BK: Tensor) -> None:
@@ -71,14 +71,11 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        """The next S of K positions.
+        """Logits of S tokens (int64 [B, S]) that follow K - S cached positions.
 
-        Args:
-            input_ids: int64 [B, S].
-            attention_mask: [B, K], 0 at padding, on either side. None: no padding.
-            past_key_values: of the K - S positions before, to which these are appended.
-            labels: int64 [B, S], the tokens themselves, or -100 to ignore a position.
-            use_cache: start a cache if none is given.
+        ``attention_mask`` is [B, K], 0 at padding, on either side; None means no padding.
+        ``labels`` (int64 [B, S]) are the tokens themselves, or -100 to ignore a position.
+        ``use_cache`` starts a cache if none is given.
 
         Raises:
             ValueError: the mask has the wrong shape.
@@ -110,11 +107,7 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):
         return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the embedding.
-
-        Raises:
-            ValueError: the new one has another shape.
-        """
+        """Replace the embedding; raise ValueError if its shape differs."""
         shape, weight = tuple(self.glam.embedding.weight.shape), value.weight
         if not isinstance(weight, nn.Parameter) or weight.shape != shape:
             raise ValueError(f"the embedding must be a parameter of shape {shape}")
@@ -123,11 +116,7 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, *_: Any, **__: Any
     ) -> nn.Embedding:
-        """Return the embedding, whose size is fixed.
-
-        Raises:
-            ValueError: another size is asked for.
-        """
+        """Return the embedding, whose size is fixed; raise ValueError for any other size."""
         table = self.get_input_embeddings()
         if new_num_tokens not in (None, table.num_embeddings):
             raise ValueError(f"the vocabulary has {table.num_embeddings} tokens: its size is fixed")

@@ -1,8 +1,8 @@
 """A float32 weight with its initialisation, read in the dtype of the computation.
 
-Casting a weight costs memory traffic: with many experts and few tokens, more than bfloat16 saves.
-Inside ``with copies(model):`` each weight is cast once, at its first use; its gradients still
-accumulate on the float32 weight, in float32. A step that accumulates batches then casts once::
+With many experts and few tokens, casting weights costs more memory traffic than bfloat16 saves.
+Inside ``with copies(model):`` each weight is cast once, at its first use; gradients still
+accumulate on the float32 weight. A step that accumulates batches then casts once::
 
     with copies(model):
         for batch in batches:
@@ -25,10 +25,10 @@ from winnow.filesystem import files
 
 
 class Weight(nn.Module):
-    """A weight and its initialisation: Gaussian (std), uniform (fan_in) or constant; give one.
+    """A weight with one initialisation: Gaussian (``std``), uniform (``fan_in``) or ``constant``.
 
-    ``fan_in`` means uniform within sqrt(3 / fan_in), of standard deviation fan_in ** -0.5.
-    ``decay`` tells the optimizer whether weight decay, if any, applies to this weight.
+    ``fan_in`` means uniform within sqrt(3 / fan_in), so a standard deviation of fan_in ** -0.5.
+    ``decay`` says whether the optimizer's weight decay, if any, applies.
     """
 
     def __init__(
@@ -49,22 +49,21 @@ class Weight(nn.Module):
         self.copy: Tensor | None = None
 
     def forward(self, dtype: torch.dtype) -> Tensor:
-        """The weight in this dtype."""
         if self.weight.dtype == dtype:
             return self.weight
         if not self.keep_copy:
             return self.weight.to(dtype)
         if self.copy is None or self.copy.dtype != dtype:
-            # Training cannot use a tensor that was made in inference mode.
+            # Training can't use a tensor made in inference mode.
             with torch.inference_mode(False), torch.no_grad():
                 self.copy = self.weight.to(dtype)
         return _ReadCopy.apply(self.weight, self.copy)
 
     @torch.no_grad()
     def initialise(self, *key: object) -> None:
-        """Draws the weight from a generator seeded by a key: the same values under any sharding.
+        """Draw the weight from a generator seeded by ``key``: the same values under any sharding.
 
-        Stacked matrices are drawn one at a time, and only those that this process has a part of.
+        Of stacked matrices a process draws only those that it holds a part of, one at a time.
         """
         here = local(self.weight)
         if here.ndim < 3:
@@ -75,7 +74,7 @@ class Weight(nn.Module):
             here[place] = _part(self._draw(self.weight.shape[1:], *key, index), *others)
 
     def _draw(self, shape: torch.Size, *key: object) -> Tensor:
-        """Draws on the CPU, whose generator gives the same values on every machine."""
+        """Draw on the CPU, whose generator gives the same values on every machine."""
         generator = keyed_generator(torch.device("cpu"), *key)
         drawn = torch.empty(shape)
         if self.std is not None:
@@ -88,17 +87,17 @@ class Weight(nn.Module):
 
 
 def keyed_generator(device: torch.device, *key: object) -> torch.Generator:
-    """A generator seeded by a key of JSON values, so that there is no state to save."""
+    """A generator seeded by a key of JSON values; there is no state to save."""
     return torch.Generator(device).manual_seed(int(files.fingerprint(*key), 16) % (1 << 63))
 
 
 def local(x: Tensor) -> Tensor:
-    """The part of a sharded tensor that this process holds; a plain tensor itself."""
+    """The local shard of a sharded tensor; a plain tensor itself."""
     return x.to_local() if isinstance(x, DTensor) else x
 
 
 def write(weight: Tensor, whole: Tensor) -> None:
-    """Copy a whole tensor into one of its shape, or the part of it that this process holds."""
+    """Copy a full tensor into a weight, or into this process's shard of it."""
     indices = (_indices_here(weight, dim) for dim in range(whole.ndim))
     local(weight).copy_(_part(whole, *indices))
 

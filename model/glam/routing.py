@@ -2,13 +2,12 @@
 
 GShard (Lepikhin et al. 2021, algorithm 1) as in lingvo's ``Top2GatingOnLogits`` and praxis's
 ``gshard_utils.py``. In a group of tokens: take the two most probable experts, divide both gates by
-their sum *before* any drop, give slots to all first choices in the order of tokens, then to second
-choices. Choices without a slot are dropped, and gates are not renormalised. The balance loss has
-the form of the code: E * sum_e f_e * P_e, with f the share of first choices and P the mean
-probability.
+their sum *before* any drop, give slots to first choices in token order, then to second choices.
+Choices without a slot are dropped; gates are not renormalised. As in the code, the balance loss is
+E * sum_e f_e * P_e, with f the share of first choices and P the mean probability.
 
-Shapes: T tokens, G groups, M width, E experts, C = 2 choices, R = C * T routed rows. Routed rows
-are numbered choice by choice: row c * T + t is choice c of token t.
+Shapes: T tokens, G groups, M width, E experts, C = 2 choices, R = C * T routed rows. Routed row
+c * T + t is choice c of token t.
 """
 
 import math
@@ -24,9 +23,8 @@ CHOICES = 2
 class RouterMetrics(NamedTuple):
     """Metrics of one layer's router: float32 tensors without gradient, not synchronised.
 
-    ``load_E`` is the share of tokens whose first choice is expert e, ``entropy`` the mean entropy
-    of a token's distribution in nats, ``dropped`` the share of the R choices that reach no expert
-    (including those skipped at random).
+    ``load_E`` is each expert's share of first choices, ``entropy`` the mean entropy of a token's
+    distribution in nats, ``dropped`` the share of choices that reach no expert, at random or not.
     """
 
     load_E: Tensor
@@ -35,13 +33,12 @@ class RouterMetrics(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """The routing of a batch: the dispatch order, and the weights for the sum of the results.
+    """The routing of a batch: the dispatch order, and the weights of the results.
 
     ``expert_CT`` (int64) holds each token's choices, dropped or not. ``order_R`` lists routed rows
-    by expert (stable, so by choice and token within one); ``place_CT`` is its inverse: the position
-    of choice c of token t in that order. ``ends_E`` (int32) is the end of each expert's rows; rows
-    from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32, with gradient, 0 where dropped.
-    ``may_drop`` says, without a synchronisation, whether rows can be dropped.
+    by expert, choice and token; ``place_CT`` is its inverse. ``ends_E`` (int32) is the end of each
+    expert's rows; rows from ``ends_E[-1]`` on are dropped. ``gates_CT`` is float32, with gradient,
+    0 where dropped. ``may_drop`` says, without a host sync, whether rows can be dropped.
     """
 
     expert_CT: Tensor
@@ -64,12 +61,9 @@ def route_top2(
 ) -> Routing:
     """Top-2 routing of T tokens from float32 logits over E >= 2 experts.
 
-    Args:
-        logits_TE: the router's output.
-        groups: the number of equal runs of tokens; capacity and balance apply within each.
-        capacity: slots of an expert per group; None drops nothing.
-        uniforms_T: draws from [0, 1): a second choice is used iff its draw is below twice its
-            normalised gate (GShard's random dispatch). None uses every second choice.
+    Capacity and balance apply within each of ``groups`` equal runs of tokens. ``capacity`` is an
+    expert's slots per group; None drops nothing. With ``uniforms_T``, draws from [0, 1), a second
+    choice is used iff its draw is below twice its normalised gate (GShard's random dispatch).
     """
     T, E = logits_TE.shape
     probability_TE = logits_TE.softmax(-1)
@@ -92,7 +86,7 @@ def route_top2(
         order_R = key_CT.flatten().argsort(stable=True)
         place_R = torch.empty_like(order_R)
         place_R[order_R] = torch.arange(CHOICES * T, device=order_R.device)
-        # One more count than experts: the last one counts dropped rows.
+        # Key E counts dropped rows.
         ends_E = _count(key_CT.flatten(), E + 1)[:E].cumsum(0).to(torch.int32)
         load_GE = _count(_grouped(first_T, groups, E), groups * E).view(groups, E) * (groups / T)
     if may_drop:
@@ -126,7 +120,7 @@ class Router(NamedTuple):
 
 
 ROUTERS: dict[str, Router] = {"top2": Router(route_top2, CHOICES)}
-"""The routers, by the name that ``model.router`` gives."""
+"""The values of ``model.router``."""
 
 
 def group_capacity(tokens: int, experts: int, factor: float) -> int:
@@ -135,10 +129,9 @@ def group_capacity(tokens: int, experts: int, factor: float) -> int:
 
 
 def _slots(key_CT: Tensor, groups: int, experts: int) -> Tensor:
-    """How many rows of the same group and expert precede each row: int64 [C, T].
+    """The number of rows of the same group and expert before each row: int64 [C, T].
 
-    Slots go to all first choices of a group by token, then to all second ones. Rows of key E, which
-    reach no expert, are counted among themselves.
+    First choices of a group come before second ones, each in token order.
     """
     key_R = torch.stack([_grouped(key_T, groups, experts + 1) for key_T in key_CT]).flatten()
     order_R = key_R.argsort(stable=True)
@@ -156,6 +149,6 @@ def _grouped(key_T: Tensor, groups: int, keys: int) -> Tensor:
 
 
 def _count(key: Tensor, keys: int) -> Tensor:
-    """How often each of 0 .. keys - 1 occurs. Integer sums do not depend on the order."""
+    """Count each of 0 .. keys - 1. Integer sums are deterministic."""
     zeros = torch.zeros(keys, dtype=torch.int64, device=key.device)
     return zeros.scatter_add_(0, key, torch.ones_like(key))

@@ -1,9 +1,9 @@
 """GLaM (Du et al. 2022): a decoder-only language model whose every other layer is sparse.
 
-A layer adds attention and then a feed-forward part to the residual stream, each applied to its
-RMSNorm. In the first layer of every pair the feed-forward part is a mixture of experts, in the
-second a dense GEGLU. There are no biases. The embedding is tied: logits are
-``M ** -0.5 * hidden @ embedding.T``. :mod:`model.glam.config` gives the source of each choice.
+Layers are pre-norm: attention, then a feed-forward part, each on the RMSNorm of the residual
+stream. In the first layer of every pair the latter is a mixture of experts, in the second a dense
+GEGLU. There are no biases. The embedding is tied: logits are ``M ** -0.5 * hidden @ embedding.T``.
+:mod:`model.glam.config` gives the source of each choice.
 
 Suffixes of tensors name their shape:
     B rows    S positions    K keys (cached and new)    T = B * S tokens    M width    H hidden
@@ -30,11 +30,11 @@ from model.ops import cpu_kernels
 
 
 class Losses(NamedTuple):
-    """What :meth:`GLaM.loss` returns: float32 tensors, not synchronised with the host.
+    """The losses of a batch: float32 tensors, not synchronised with the host.
 
-    ``total`` is the objective, the only one to call ``backward`` on. ``balance`` and ``router_z``
-    are sums over MoE layers, before their coefficients. ``routers`` stacks the metrics of the MoE
-    layers: ``load_E`` is [L, E], ``entropy`` and ``dropped`` [L]. It is None for a dense model.
+    ``total``, the objective, is the one to call ``backward`` on. ``balance`` and ``router_z`` are
+    sums over MoE layers, before their coefficients. ``routers`` stacks the MoE layers' metrics:
+    ``load_E`` is [L, E], ``entropy`` and ``dropped`` [L]; None for a dense model.
     """
 
     total: Tensor
@@ -46,10 +46,7 @@ class Losses(NamedTuple):
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + epsilon) * scale (Zhang & Sennrich 2019), in the input's dtype.
-
-    Sums are float32 for activations of any dtype.
-    """
+    """x / sqrt(mean(x^2) + epsilon) * scale (Zhang & Sennrich 2019), with float32 sums."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -57,7 +54,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last dimension, the width, of a tensor of any shape."""
+        """Normalise the last dimension, in the input's dtype."""
         scale_M = self.scale(torch.float32)
         if cpu_kernels.can_read(x):
             return cpu_kernels.rms_norm(x, scale_M, self.epsilon)
@@ -81,7 +78,7 @@ class Attention(nn.Module):
         self.far = config.bias_distance
 
     def forward(self, x_BSM: Tensor, mask: Mask, layer: int, cache: Cache | None) -> Tensor:
-        """[B, S, M] to the same. The type of the mask selects the implementation."""
+        """[B, S, M] to the same; the mask's type selects the implementation."""
         dtype = x_BSM.dtype
         q, k, v = (
             (x_BSM @ weight(dtype)).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
@@ -95,7 +92,7 @@ class Attention(nn.Module):
 
 
 class Router(nn.Module):
-    """From hidden states to a routing, in float32 for activations of any dtype."""
+    """Routes hidden states, in float32 whatever their dtype."""
 
     def __init__(self, config: GLaMConfig) -> None:
         super().__init__()
@@ -108,7 +105,7 @@ class Router(nn.Module):
         self.route = ROUTERS[config.router].route
 
     def forward(self, x_BSM: Tensor, uniforms_T: Tensor | None) -> Routing:
-        """Routes T = B * S tokens. Nothing is dropped in evaluation."""
+        """Route T = B * S tokens. Evaluation drops nothing."""
         B, S, M = x_BSM.shape
         logits_TE = x_BSM.reshape(-1, M).float() @ self.linear(torch.float32)
         rows = self.config.group_rows or B
@@ -126,7 +123,7 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """The stacked weights of the experts, and the backend that computes with them."""
+    """The stacked weights of the experts, and their backend."""
 
     def __init__(self, config: GLaMConfig, backend: str) -> None:
         super().__init__()
@@ -138,7 +135,7 @@ class Experts(nn.Module):
 
     def forward(self, x_RM: Tensor, ends_E: Tensor, may_drop: bool) -> Tensor:
         """Rows sorted by expert to the same; see :mod:`model.glam.experts`."""
-        # On a CPU the backend casts the weights, one expert at a time.
+        # The CPU backend casts the weights itself, one expert at a time.
         w_in_EMH, w_out_EHM = (
             w.weight if x_RM.is_cpu else w(x_RM.dtype) for w in (self.w_in, self.w_out)
         )
@@ -148,7 +145,7 @@ class Experts(nn.Module):
 
 
 class MoEFeedForward(nn.Module):
-    """A router, and the experts that it sends each token to."""
+    """A router and its experts."""
 
     def __init__(self, config: GLaMConfig, backend: str) -> None:
         super().__init__()
@@ -156,7 +153,7 @@ class MoEFeedForward(nn.Module):
         self.experts = Experts(config, backend)
 
     def forward(self, x_BSM: Tensor, uniforms_T: Tensor | None) -> tuple[Tensor, Routing]:
-        """[B, S, M] to the same. A dropped token gets zeros, so only the residual carries it."""
+        """[B, S, M] to the same, with zeros for dropped tokens."""
         routing = self.router(x_BSM, uniforms_T)
         x_RM = dispatch(x_BSM.flatten(0, 1), routing.order_R, routing.place_CT)
         y_RM = self.experts(x_RM, routing.ends_E, routing.may_drop)
@@ -219,15 +216,13 @@ class GLaM(nn.Module):
     Args:
         config: shape and architecture.
         compute_dtype: of activations and products, float32 or bfloat16. The router, sums inside
-            norms and the vocabulary's softmax stay float32. Casts are explicit, because autocast
-            does not cover grouped products; with :func:`model.glam.parameter.copies` each weight is
-            cast once a step.
-        expert_backend: of :data:`model.glam.experts.BACKENDS`.
-        attention: who computes attention.
-        recompute: activation checkpointing: keep only each layer's input and recompute the rest in
-            the backward pass. Less memory, a third more work.
-        seed: each tensor has its own generator, keyed by the seed and the tensor's name, so models
-            share the weights that they have in common, such as a dense model and its sparse twin.
+            norms and the vocabulary's softmax stay float32. Casts are explicit, since autocast does
+            not cover grouped products.
+        expert_backend: a key of :data:`model.glam.experts.BACKENDS`.
+        attention: the implementation of attention.
+        recompute: activation checkpointing of each layer: less memory, a third more work.
+        seed: seeds a generator per tensor, keyed by its name, so that models share the weights that
+            they have in common, such as a dense model and its sparse twin.
     """
 
     def __init__(
@@ -253,7 +248,7 @@ class GLaM(nn.Module):
         self.initialise(seed)
 
     def initialise(self, seed: int) -> None:
-        """Draws all weights that are not on ``meta``; the values do not depend on the device."""
+        """Draw all weights that are not on ``meta``, with the same values on every device."""
         for name, module in self.named_modules():
             if isinstance(module, Weight) and not module.weight.is_meta:
                 module.initialise(seed, name)
@@ -261,12 +256,12 @@ class GLaM(nn.Module):
     def forward(
         self, tokens_BS: Tensor, segments_BS: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
-        """Float32 logits [B, S, V] of what follows each token. See :meth:`hidden`."""
+        """Float32 next-token logits [B, S, V]; see :meth:`hidden`."""
         hidden_BSM, _ = self.hidden(tokens_BS, segments_BS, cache)
         return self.logits(hidden_BSM)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits [..., V] of what follows tokens with these hidden states, [..., M]."""
+        """Float32 next-token logits [..., V] from hidden states [..., M]."""
         return (hidden @ self.embedding(hidden.dtype).T).float() * self.logit_scale
 
     def hidden(
@@ -278,12 +273,9 @@ class GLaM(nn.Module):
     ) -> tuple[Tensor, list[Routing]]:
         """The residual stream after the last norm, [B, S, M], and the routing of each MoE layer.
 
-        Args:
-            tokens_BS: int64.
-            segments_BS: int32, the document of each position in its row; a token attends only
-                within its own. None: each row is one document.
-            cache: earlier positions, to which these are appended.
-            generator: for the draws of the second expert, in training with the ``random`` policy.
+        ``tokens_BS`` is int64. ``segments_BS`` (int32) numbers each row's documents, to which
+        attention is confined; None: each row is one document. ``cache`` holds earlier positions
+        and is extended. ``generator`` draws second experts in training with the ``random`` policy.
 
         Raises:
             ValueError: a token is outside the vocabulary (checked on a CPU, where it is free).
@@ -300,7 +292,7 @@ class GLaM(nn.Module):
         segments_BK = cache.extend_segments(segments_BS) if cache else segments_BS
         mask = self.mask(segments_BS, segments_BK)
         x_BSM = F.embedding(tokens_BS, self.embedding(torch.float32)).to(self.compute_dtype)
-        # All draws come before the layers, so that a recomputed layer routes as before.
+        # Draw before the layers, so that a recomputed layer routes as before.
         uniforms_LT: Tensor | list[None] = [None] * self.config.layers
         if self.training and self.config.second_expert == SecondExpert.random:
             uniforms_LT = torch.rand(
@@ -326,12 +318,11 @@ class GLaM(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Losses:
-        """The training objective and its parts.
+        """The training objective and its parts; arguments as in :meth:`hidden`.
 
-        ``targets_BS`` (int64) are the tokens that follow, or :data:`model.glam.loss.IGNORE`. Sums
-        over tokens are divided by B * S, padding included, as in Google's code; so the loss of a
-        step in n micro-batches of equal size is the mean of their totals. The other arguments are
-        those of :meth:`hidden`.
+        ``targets_BS`` (int64) are next tokens, or :data:`model.glam.loss.IGNORE`. Sums over tokens
+        are divided by B * S, padding included, as in Google's code; so the loss of a step is the
+        mean over its micro-batches of equal size.
         """
         hidden_BSM, routings = self.hidden(tokens_BS, segments_BS, None, generator)
         vocabulary = vocabulary_loss(
@@ -359,5 +350,5 @@ class GLaM(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """M ** -0.5, since the embedding has a standard deviation of 1."""
+        """M ** -0.5, as the embedding has a standard deviation of 1."""
         return self.config.width**-0.5

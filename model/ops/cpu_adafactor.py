@@ -1,8 +1,7 @@
 """Adafactor's passes over a weight on a CPU, for :mod:`model.training.optimizers.adafactor`.
 
-Sums are made in an order that does not depend on the number of threads.
-
-Shapes: parameter and gradient are [..., R, C], float32 and contiguous; R rows of C columns.
+The order of sums does not depend on the number of threads. Parameter and gradient are [..., R, C],
+float32 and contiguous: R rows of C columns.
 """
 
 import numpy as np
