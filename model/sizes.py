@@ -1,4 +1,4 @@
-"""How big a model is, what training costs a token, and what a run takes on given hardware.
+"""A model's size, its training FLOPs per token, and the cost of a run on given hardware.
 
 ::
 
@@ -6,8 +6,8 @@
     python model/sizes.py model=glam_1b7_64e model.vocabulary=50000
     python model/sizes.py model=glam_64b_64e --accelerator tpu-v4 --devices 1024 --tokens 280e9
 
-Parameters are counted on the meta device from the model that is trained, not from a formula.
-FLOPs, memory, time and energy are estimates; each says below what it leaves out.
+Parameters are counted from the model itself, on the meta device. FLOPs, memory, time and energy are
+estimates; the functions say what each leaves out.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from winnow.defaults import CONF
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of a model: all, those active for a token, and the embedding's."""
+    """A model's parameters: all, active per token, and the embedding's."""
 
     total: int
     active: int
@@ -40,7 +40,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper's table says of a size, in billions, and what is odd about it."""
+    """The paper's counts for a size, in billions, and what is odd about them."""
 
     total: float
     active: float
@@ -64,12 +64,12 @@ PAPER = {
 
 
 OPTIMIZER_BYTES = {"adafactor": 0, "adamw": 8}
-"""State for each parameter. Adafactor's is a row and a column of each matrix: about 0."""
+"""Optimizer state per parameter. Adafactor keeps a row and a column per matrix: about 0."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device: :attr:`state` for good, the rest while a step runs."""
+    """Bytes on one device: ``state`` is permanent, the rest is needed during a step."""
 
     state: float
     gathered: float
@@ -81,8 +81,8 @@ class Memory:
 
 
 def count(config: GLaMConfig) -> Counts:
-    """Counts on the meta device, so that a trillion takes a second."""
-    import torch  # here, since --help does without it
+    """Count on the meta device: a trillion parameters take a second."""
+    import torch  # here: --help does not need it
 
     from model.glam.routing import ROUTERS
     from model.glam.transformer import Experts, GLaM
@@ -98,10 +98,10 @@ def count(config: GLaMConfig) -> Counts:
 
 
 def training_flops(config: GLaMConfig, counts: Counts, sequence: int) -> float:
-    """FLOPs of one token forward and backward, recomputation not included.
+    """FLOPs per token, forward and backward, without recomputation.
 
-    6 for each active parameter (the embedding counts once, for the logits), and for attention 6 *
-    heads * head_width * sequence in each layer: a token sees half of its sequence on average.
+    6 per active parameter (the embedding counts once, for the logits), plus 6 * heads * head_width
+    * sequence per layer for attention: a token sees half of its sequence on average.
     """
     attention = config.layers * config.heads * config.head_width * sequence
     return 6.0 * (counts.active + attention)
@@ -116,16 +116,15 @@ def memory(
     device_tokens: int,
     optimizer: str,
 ) -> Memory:
-    """What one of ``devices`` holds when everything is sharded over all of them.
+    """The memory of one of ``devices`` when everything is sharded over all of them.
 
-    State: float32 weights and gradients, and the optimizer's. Gathered: bfloat16 weights of two
-    layers, one at work and one on its way (experts are gathered within their share of
-    ``expert_parallel`` devices). Activations: bfloat16, each layer's input and the inside of one
-    layer, as when every layer is computed again on the way back. Communication buffers, the
-    vocabulary's chunk and the allocator's slack are left out.
+    State: float32 weights, gradients and optimizer state. Gathered: bfloat16 weights of two layers,
+    the current and the next (experts are split over ``expert_parallel`` devices). Activations, with
+    recomputation: bfloat16, each layer's input and the inside of one layer. Leaves out
+    communication buffers, the vocabulary's chunk and fragmentation.
 
     Raises:
-        ValueError: the devices can't be cut up that way.
+        ValueError: ``expert_parallel`` does not divide devices and experts.
     """
     from model.glam.routing import ROUTERS
 
@@ -148,10 +147,10 @@ def memory(
 
 
 def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMConfig]:
-    """The named configs of ``conf/model`` with Hydra overrides such as ``model.experts=32``.
+    """Load configs of ``conf/model`` with Hydra overrides such as ``model.experts=32``.
 
     Raises:
-        ValueError: a name, a key or a value is not known; the message says which.
+        ValueError: an unknown name, key or value; the message says which.
     """
     configs = {}
     with initialize_config_dir(CONF, version_base="1.3"):
@@ -167,12 +166,12 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
 
 
 def names() -> list[str]:
-    """All configs of ``conf/model``."""
+    """The configs in ``conf/model``."""
     return sorted(f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONF, "model")))
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names in a command line's ``model=NAME``, and its other overrides: for :func:`load`."""
+    """Split a command line's ``model=NAME`` from its other overrides, for :func:`load`."""
     start = "model="
     chosen = [text.removeprefix(start) for text in overrides if text.startswith(start)]
     return chosen, [text for text in overrides if not text.startswith(start)]
@@ -181,8 +180,6 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 def _number(
     kind: Callable[[str], float], allowed: Callable[[float], bool], wanted: str
 ) -> Callable[[str], Any]:
-    """An argparse type for the allowed numbers."""
-
     def parse(text: str) -> float:
         try:
             number = kind(text)
@@ -248,7 +245,7 @@ def parser() -> Parser:
 
 
 def sizes_table(configs: dict[str, GLaMConfig], sequence: int) -> list[list[str]]:
-    """Rows of text, headings first: what each model is."""
+    """The table of models as text, headings first."""
     headings = "model|L|M|H|heads|E|parameters|active|beside embedding|GFLOP/token"
     rows = [f"{headings}|paper: total|active|".split("|")]
     for name, config in configs.items():
@@ -268,7 +265,7 @@ def sizes_table(configs: dict[str, GLaMConfig], sequence: int) -> list[list[str]
 
 
 def run_table(configs: dict[str, GLaMConfig], options: argparse.Namespace) -> list[list[str]]:
-    """Rows of text, headings first: what a run of each model would take."""
+    """The table of estimated runs as text, headings first."""
     device = ACCELERATORS[options.accelerator]
     flops = device.flops if options.peak_tflops is None else options.peak_tflops * 1e12
     available = device.memory if options.memory_gb is None else options.memory_gb * 1e9

@@ -1,4 +1,4 @@
-"""Settings of glibc's allocator. Nothing heavy is imported here: the process starts anew."""
+"""Tunes glibc's allocator. Imports nothing heavy, since the process restarts."""
 
 import os
 import sys
@@ -10,14 +10,13 @@ GLIBC_TUNABLES = ":".join(
         "glibc.malloc.trim_threshold=34359738368",
     ]
 )
-"""Keep freed memory, in huge pages: without it each step maps and clears its activations anew."""
+"""Keep freed memory, in huge pages; otherwise each step maps and clears its activations again."""
 
 
 def tune() -> None:
-    """Start this process again with :data:`GLIBC_TUNABLES`, which glibc reads at the start alone.
+    """Restart this process with :data:`GLIBC_TUNABLES`, which glibc reads only at startup.
 
-    Does nothing where that variable is set already (to leave the allocator alone, set it to
-    nothing), or on another system than Linux. To be called before anything else is done.
+    Call this first. It does nothing if the variable is set, even to nothing, or outside Linux.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         environment = {**os.environ, "GLIBC_TUNABLES": GLIBC_TUNABLES}

@@ -1,7 +1,7 @@
 """Bits of each held-out document under a model, and bits per byte of each source.
 
-As :mod:`model.data.held_out` defines, every token of every document is predicted once, and so is
-its end. Routing drops nothing here, so a document's bits do not depend on its neighbours.
+:mod:`model.data.held_out` defines these. Routing drops nothing here, so a document's bits do not
+depend on its neighbours.
 """
 
 import math
@@ -28,10 +28,10 @@ from winnow.commands import console
 def held_out_sets(
     corpus: Corpus, config: TrainConfig, limit_bytes: int | None
 ) -> dict[str, HeldOut]:
-    """The held-out documents of each source that has any, as this process's share of their rows.
+    """The held-out documents by source, sharded over the processes.
 
     Raises:
-        ValueError: no source has any.
+        ValueError: no source has held-out documents.
     """
     sources = corpus.evaluated_sources
     if not sources:
@@ -45,10 +45,10 @@ def held_out_sets(
 
 @dataclass(frozen=True)
 class Measured:
-    """A model's result on the held-out documents of one source.
+    """A model's results on the held-out documents of one source.
 
-    ``bits`` is minus log2 of the probability of each document, ``bytes`` its size, [documents].
-    ``expert_load`` is the share of tokens whose first choice is an expert, [MoE layers, E].
+    ``bits`` is minus log2 of each document's probability, ``bytes`` its size, [documents].
+    ``expert_load`` is each expert's share of first choices, [MoE layers, E].
     """
 
     bits: npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ class Measured:
 
 @torch.no_grad()
 def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
-    """Predict every token of every document; each process handles its own rows."""
+    """Predict every token of every document; each process evaluates its share of the rows."""
     device = model.embedding.weight.device
     bits = torch.zeros(len(held_out.documents), dtype=torch.float64)
     layers, experts = len(model.config.moe_layers), model.config.experts
@@ -86,11 +86,11 @@ def evaluate(model: GLaM, held_out: HeldOut) -> Measured:
 
 
 CHUNK_LOGITS_CUDA = 1 << 26
-"""Logits in memory at a time on CUDA: 256 MiB in float32, a few times over."""
+"""Logits per chunk on CUDA: a few arrays of 256 MiB in float32."""
 
 
 def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
-    """Minus the natural logarithm of each target's probability: float32 [T], in chunks."""
+    """Minus the natural logarithm of each target's probability: float32 [T], computed in chunks."""
     embedding_VM = model.embedding.weight
     size = chunk_tokens(embedding_VM, CHUNK_LOGITS_CUDA if embedding_VM.is_cuda else None)
     parts = [
@@ -101,7 +101,7 @@ def token_nats(model: GLaM, hidden_TM: Tensor, targets_T: Tensor) -> Tensor:
 
 
 def held_out_table(model: GLaM, corpus: Corpus, sets: dict[str, HeldOut]) -> pa.Table:
-    """A row for each document, of :data:`model.training.outcome.HELDOUT_SCHEMA`."""
+    """A row per document, with :data:`model.training.outcome.HELDOUT_SCHEMA`."""
     tables = []
     for source, held_out in sets.items():
         n = len(held_out.documents)

@@ -1,1 +1,1 @@
-"""Checkpoints: written, verified, found, loaded; runs that begin from or lie in a bucket."""
+"""Checkpoints on disk and in buckets, and runs that start from one."""

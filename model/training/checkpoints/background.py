@@ -1,10 +1,8 @@
 """Checkpoints written in the background, from a copy in host memory.
 
-One checkpoint is written at a time, by a thread of each process, over a process group of its own.
-An error ends the training at its next step, on which the processes agree.
-
-The copy takes as much memory of the host as the checkpoint takes of the disk. Training waits while
-it is made.
+A thread of each process writes one checkpoint at a time, over a separate process group. An error
+ends training at the next step, on which the processes agree. Training waits for the copy, which
+takes as much host memory as the checkpoint takes disk space.
 """
 
 import sys
@@ -21,10 +19,9 @@ from model.training.distributed import processes
 
 
 class Writer:
-    """Writes the checkpoints of a run into a folder, and deletes all but the newest ``keep``.
+    """Writes the checkpoints of a run, and deletes all but the newest ``keep``.
 
-    In the ``background``, while training goes on; if not, no copy is made. A process waits
-    ``patience`` seconds for the others before it fails.
+    Without ``background`` it makes no copy. A process waits ``patience`` seconds for the others.
     """
 
     def __init__(self, folder: str, keep: int, background: bool, patience: float) -> None:
@@ -35,19 +32,18 @@ class Writer:
             else None
         )
         self.thread: threading.Thread | None = None
-        self.error: Exception | None = None  # that wait() raises
+        self.error: Exception | None = None  # wait() raises it
 
     def save(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint, or begin to; the tensors may change afterwards.
+        """Write a checkpoint, or start to; the tensors may change afterwards.
 
         Raises:
-            OSError: this one can't be written; in the background, the one before couldn't.
+            OSError: this checkpoint, or in the background the previous one, can't be written.
         """
         if not self.background:
             self._write(step, content, state)
             return
         self.wait()
-        # Of what this process holds.
         copied = {name: value.detach().to("cpu", copy=True) for name, value in content.items()}
 
         def write() -> None:
@@ -56,16 +52,12 @@ class Writer:
             except Exception as error:
                 self.error = error
 
-        # Not a daemon: a process that ends for another reason lets it finish.
+        # Not a daemon: a process that ends for another reason waits for it.
         self.thread = threading.Thread(target=write, name=f"checkpoint of step {step}")
         self.thread.start()
 
     def wait(self) -> None:
-        """Wait for the checkpoint that is being written, if one is.
-
-        Raises:
-            OSError: it can't be written. Older ones are intact.
-        """
+        """Wait for the pending checkpoint; raise OSError if it can't be written."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None
@@ -74,7 +66,7 @@ class Writer:
             raise error
 
     def close(self) -> None:
-        """Wait while something else ends the training; an error is said but not raised."""
+        """Wait for the pending checkpoint; print an error instead of raising it."""
         try:
             self.wait()
         except Exception as error:

@@ -4,12 +4,12 @@
 
     CHECKPOINTS/step_000001200/
       manifest.json     written last: checksums of the other files, and the non-tensor state
-      .metadata         torch.distributed.checkpoint's own index
-      __0_0.distcp      tensors, one file or more for each process
+      .metadata         torch.distributed.checkpoint's index
+      __0_0.distcp      tensors, one or more files per process
 
-A checkpoint is written under a temporary name, synced and renamed. Tensors go through
-``torch.distributed.checkpoint``, so M processes can read what N processes wrote. Its index is a
-pickle: our unpickler refuses all but the few classes that such an index consists of.
+A checkpoint is written under a temporary name, synced and renamed. With
+``torch.distributed.checkpoint`` M processes can read what N processes wrote. Its index is a pickle:
+our unpickler accepts only the few classes that an index needs.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _TENSORS = re.compile(r"^__(\d+)_\d+\.distcp$")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. ``state`` is everything but the tensors."""
+    """A verified checkpoint; ``state`` is all but the tensors."""
 
     path: str
     state: Mapping[str, Any]
@@ -58,10 +58,7 @@ class DamagedError(ValueError):
 
 
 def tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
-    """The tensors to save or load into, not copies: ``model.NAME`` and ``optimizer.NAME.KEY``.
-
-    An optimizer has no state before its first step: see :func:`materialise`.
-    """
+    """The tensors to save or load into, not copies: ``model.NAME`` and ``optimizer.NAME.KEY``."""
     out = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
     if optimizer is not None:
         for name, parameter in model.named_parameters():
@@ -72,9 +69,9 @@ def tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) ->
 
 
 def materialise(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Create the state of a new optimizer, so that a checkpoint can be loaded into it.
+    """Create a new optimizer's state, to load into, by a step with zero gradients.
 
-    Makes a step with zero gradients and restores the parameters.
+    The parameters are restored.
     """
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for parameter in model.parameters():
@@ -93,13 +90,12 @@ def save(
     state: Mapping[str, Any],
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """Write the checkpoint of a step; every process of a group (None: the default one) calls this.
+    """Write a checkpoint; every process of the group (None: the default group) calls this.
 
-    ``content`` are tensors by name, this process's share of each; ``state`` holds JSON values.
+    ``content`` holds this process's shard of each tensor, ``state`` JSON values.
 
     Raises:
-        OSError: it can't be written, perhaps for lack of space. Nothing of it is left then, and
-            older checkpoints are intact.
+        OSError: it can't be written. Nothing is left of it, and older checkpoints are intact.
     """
     path = os.path.join(folder, f"step_{step:09d}")
     temporary = os.path.join(folder, f"{files.TEMPORARY}step_{step:09d}")
@@ -141,16 +137,16 @@ def _sums(folder: str, prefix: str) -> dict[str, str]:
 
 
 def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
-    """Load these tensors from a checkpoint that :func:`newest` or :func:`verify` returned.
+    """Load tensors in place from a verified checkpoint.
 
     Raises:
-        ValueError: it does not hold these tensors, or its index names other objects.
+        ValueError: the checkpoint lacks a tensor, or its index names other objects.
     """
     loader(checkpoint)(content)
 
 
 def loader(checkpoint: Checkpoint) -> Callable[[dict[str, Tensor]], None]:
-    """:func:`load` as a function of the tensors, which reads the index once for all its calls."""
+    """A function like :func:`load` that reads the index only once."""
     reader = _Reader(checkpoint.path)
 
     def load_these(content: dict[str, Tensor]) -> None:
@@ -164,19 +160,16 @@ def loader(checkpoint: Checkpoint) -> Callable[[dict[str, Tensor]], None]:
 
 
 def verify(path: str) -> Checkpoint:
-    """Compare a checkpoint's files with their checksums.
-
-    Every process of a group calls this, compares its share, and learns of what another one found.
+    """Verify the checksums of a checkpoint; every process checks a share of the files.
 
     Raises:
-        DamagedError: a file is missing or has changed.
-        ValueError: there is no checkpoint, or one of another format.
+        DamagedError: a file is missing or has changed, in the share of any process.
+        ValueError: the checkpoint has another format.
     """
     return processes.together(lambda: _verify(path))[0]
 
 
 def _verify(path: str) -> Checkpoint:
-    """:func:`verify` for the files that are this process's to compare."""
     manifest_path = os.path.join(path, MANIFEST)
     try:
         manifest = storage.read_json(manifest_path)
@@ -200,13 +193,13 @@ def _verify(path: str) -> Checkpoint:
 
 
 def _writer(name: str) -> int:
-    """The rank that wrote a file; in a group of the same size it reads most of it again."""
+    """The rank that wrote a file; in a group of the same size it also reads most of it."""
     found = _TENSORS.match(name)
     return int(found[1]) if found else 0
 
 
 def newest(folder: str) -> Checkpoint | None:
-    """The newest intact checkpoint, with a warning for each damaged one; None if there are none.
+    """The newest intact checkpoint, with a warning per damaged one; None without checkpoints.
 
     Raises:
         ValueError: all checkpoints are damaged.
@@ -226,11 +219,7 @@ def newest(folder: str) -> Checkpoint | None:
 
 
 def resolve(path: str) -> Checkpoint:
-    """The checkpoint in this folder, or the newest one of a training run's output.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The checkpoint at a path, or the newest of a run; raise ValueError if there is none."""
     path = os.path.normpath(path)
     if os.path.exists(os.path.join(path, MANIFEST)) and _NAME.match(os.path.basename(path)):
         return verify(path)
@@ -258,8 +247,7 @@ def remove(found: Checkpoint) -> None:
 
 
 def _remove(path: str) -> None:
-    # The manifest goes first: a folder without one does not count as a checkpoint. It is gone
-    # already where a run was killed in between.
+    # The manifest first: without it a folder is no checkpoint. A killed run may have removed it.
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(path, MANIFEST))
     shutil.rmtree(path)
@@ -280,9 +268,7 @@ class _Reader(FileSystemReader):
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    """Allows only the classes of an index of tensors, not the arbitrary objects that
-    torch.distributed.checkpoint would unpickle.
-    """
+    """Accepts only the classes of an index; torch.distributed.checkpoint unpickles anything."""
 
     KNOWN: ClassVar = {
         "pathlib": {"PosixPath"},
@@ -316,7 +302,6 @@ def _paths(folder: str) -> list[str]:
 
 
 def _cause(error: BaseException) -> str:
-    """The error of the first process that failed."""
     if isinstance(error, CheckpointException):
         return str(next(iter(error.failures.values()))[0])
     return str(error)
@@ -324,7 +309,7 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _no_warning_of_one_process() -> Iterator[None]:
-    """Hides the warning about a missing process group, which one device does not need."""
+    """Suppress the warning about a missing process group, which one device does not need."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

@@ -1,4 +1,4 @@
-"""Training runs in a bucket: written from a local folder, and read through local copies."""
+"""Training runs in a bucket: mirrored from a local folder, and read through local copies."""
 
 import contextlib
 import json
@@ -27,17 +27,17 @@ LAYOUT = mirror.Layout(
 )
 
 _exports = contextlib.ExitStack()
-"""Copies of exported models, which go when the process ends."""
+"""Copies of exported models, deleted when the process ends."""
 
 
 @contextlib.contextmanager
 def output_on_disk(output: str) -> Iterator[str]:
-    """The local folder that a run writes to: the output itself, or one that is mirrored there.
+    """The local folder that a run writes to: the output, or a folder mirrored to the bucket.
 
-    All processes of the run enter it together; the first one uploads.
+    All processes enter the block together; the first one uploads.
 
     Raises:
-        ValueError: another run writes there, or the processes share no disk for it.
+        ValueError: another run is writing there, or the processes share no disk.
         OSError: the bucket can't be read or written.
     """
     if storage.scheme(output) is None:
@@ -56,7 +56,7 @@ def output_on_disk(output: str) -> Iterator[str]:
 
 
 def _is_shared(folder: str) -> bool:
-    """Whether all processes see the first one's folder, which may have namesakes elsewhere."""
+    """Whether all processes see the first one's folder, not a namesake on another machine."""
     drawn = processes.from_first(lambda: uuid.uuid4().hex)
     name = os.path.join(folder, f"{files.TEMPORARY}{drawn}")
     processes.from_first(lambda: open(name, "w").close())
@@ -69,11 +69,11 @@ def _is_shared(folder: str) -> bool:
 def model_on_disk(path: str, weights: str | None = None) -> str:
     """The local path of a trained model: a run, one of its checkpoints, or an export.
 
-    Of a run in a bucket the newest intact checkpoint is copied, with a warning for each that is
-    damaged. ``weights`` is the file that an export has; None: an export will not do.
+    From a run in a bucket it copies the newest intact checkpoint, with a warning per damaged one.
+    ``weights`` is the file that marks an export; None rejects exports.
 
     Raises:
-        ValueError: there is none, or all are damaged.
+        ValueError: no checkpoint, or all are damaged.
         OSError: the bucket can't be read.
     """
     if storage.scheme(path) is None:
@@ -81,7 +81,7 @@ def model_on_disk(path: str, weights: str | None = None) -> str:
     path = path.rstrip("/")
     if weights is not None and storage.exists(storage.join(path, weights)):
         return _exports.enter_context(storage.local_copy(path))
-    with contextlib.suppress(FileNotFoundError):  # a run that goes on has just deleted it
+    with contextlib.suppress(FileNotFoundError):  # an active run has just deleted it
         return _checkpoint_on_disk(path)
     return _checkpoint_on_disk(path)
 
@@ -113,7 +113,7 @@ def _checkpoint_on_disk(path: str) -> str:
 
 
 def _copy(run: str, name: str) -> str:
-    """A local folder with a checkpoint of a run, where the run has it, and the run's tokenizer."""
+    """Copy a checkpoint and its run's tokenizer to a local folder with the run's layout."""
     content = storage.read_bytes(storage.join(run, name, checkpoint.MANIFEST))
     try:
         sums: dict[str, str] = json.loads(content)["files"]

@@ -1,8 +1,7 @@
-"""A run that begins from the weights of another: ``train.start``.
+"""Starts a run from the weights of another: ``train.start``.
 
-It has steps, schedule, order of documents and output of its own. The checksums of the checkpoint's
-files become part of its identity and are written into its checkpoints, so that it resumes although
-the other run has gone on or is gone.
+Steps, schedule, document order and output are new. The run's identity includes the checksums of the
+checkpoint's files, so it resumes even if the other run has continued or is gone.
 """
 
 import filecmp
@@ -26,15 +25,15 @@ TRAINED_WITH = {
     *("second_expert", "capacity_factor", "group_rows"),
     *("balance_coefficient", "router_z_coefficient", "output_z_coefficient"),
 }
-"""Settings of a model that say how it is trained, not what its weights mean: these may change."""
+"""Model settings that affect only training, and so may change."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run began from: the path that was given, and the checkpoint there.
+    """The path that ``train.start`` gave, and the checkpoint found there.
 
-    ``content`` names the checkpoint's files by their checksums. ``tokens`` went into its weights;
-    ``updates`` are those that the optimizer had made, 0 where its state was not taken.
+    ``content`` is a hash of the checkpoint's checksums. ``tokens`` counts those that its weights
+    were trained on, ``updates`` the optimizer's, 0 without its state.
     """
 
     given: str
@@ -45,7 +44,6 @@ class Start:
 
     @classmethod
     def of(cls, found: Checkpoint, config: TrainConfig) -> Self:
-        """Of a checkpoint that a run begins from."""
         about, earlier = found.state["identity"], found.state.get("start") or {}
         step_tokens = about["train.batch_rows"] * about["data.sequence_length"]
         progress = found.state["progress"]
@@ -57,11 +55,11 @@ class Start:
 
     @classmethod
     def resumed(cls, state: Mapping[str, Any], config: TrainConfig) -> Self | None:
-        """Of a run's own checkpoint, by its state; None if the run drew its weights.
+        """Read from the state of a run's checkpoint; None if the run drew its weights.
 
         Raises:
-            ValueError: the run began from another checkpoint than ``train.start``, or that one has
-                changed since.
+            ValueError: the run began from a checkpoint other than ``train.start``, or that one has
+                changed.
         """
         if (value := state.get("start")) is None or config.train.start is None:
             return None  # if only one of them is None, the identities differ
@@ -78,7 +76,7 @@ class Start:
 
 
 def content(path: str) -> str:
-    """A hash of the checksums of a checkpoint's files, which its manifest lists."""
+    """A hash of the checksums in a checkpoint's manifest."""
     sums = storage.read_json(os.path.join(path, MANIFEST))["files"]
     return files.fingerprint(sorted(sums.items()))
 
@@ -86,13 +84,13 @@ def content(path: str) -> str:
 def load_start(
     config: TrainConfig, corpus: Corpus, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Start | None:
-    """Load the weights of ``train.start`` into a model; None where there is none.
+    """Load the weights of ``train.start`` into a model; return None if that is not set.
 
-    With ``train.start_optimizer`` the optimizer's state is loaded too: without moments the first
-    steps at full rate would diverge. Every process calls this, however many wrote the checkpoint.
+    ``train.start_optimizer`` loads the optimizer's state too: without moments the first steps at
+    full rate would diverge. Every process calls this.
 
     Raises:
-        ValueError: there is no checkpoint, or a run of these settings can't begin from it.
+        ValueError: there is no checkpoint, or it does not match the settings.
     """
     if config.train.start is None:
         return None
@@ -100,18 +98,16 @@ def load_start(
     check(found, config, corpus)
     if config.train.start_optimizer:
         checkpoint.materialise(model, optimizer)
-        checkpoint.load(found, checkpoint.tensors(model, optimizer))
-    else:
-        checkpoint.load(found, checkpoint.tensors(model))
+    loaded = optimizer if config.train.start_optimizer else None
+    checkpoint.load(found, checkpoint.tensors(model, loaded))
     return Start.of(found, config)
 
 
 def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
-    """Check that a run can begin from a checkpoint.
+    """Check that a run can start from a checkpoint.
 
     Raises:
-        ValueError: its model has another shape, its text was cut by another tokenizer, or its
-            optimizer is another one.
+        ValueError: it has another model shape, tokenizer or optimizer.
     """
     old = found.state["model"]
     new = {name: getattr(config.model, name) for name in GLaMConfig.__dataclass_fields__}

@@ -27,7 +27,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, in evaluation mode; ``sequence_length`` is that of its training rows."""
+    """A trained model in evaluation mode; ``sequence_length`` is that of its training rows."""
 
     model: GLaM
     codec: TextCodec
@@ -38,8 +38,7 @@ class Trained:
 class Stored:
     """A trained model whose weights are still on disk.
 
-    ``fill`` writes weights, by the names that GLaM has for them, into tensors of their shapes, or
-    into the parts of them that this process holds.
+    ``fill`` reads weights into tensors by their names in GLaM, sharded or not.
     """
 
     config: GLaMConfig
@@ -49,15 +48,15 @@ class Stored:
 
 
 def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
-    """The newest checkpoint of a training run, a given checkpoint, or an exported model.
+    """Load a trained model, sharded by :mod:`model.training.distributed.parallel`.
 
-    Several processes share the model as in training (:mod:`model.training.distributed.parallel`).
-    ``path`` is the output of ``model/train.py``, one of its ``checkpoints/step_…``, or the output
-    of ``model/export.py``, on disk or in a bucket; ``dtype`` is that of activations and products.
+    ``path`` is the output of ``model/train.py``, whose newest checkpoint is read, one of its
+    ``checkpoints/step_…``, or the output of ``model/export.py``, on disk or in a bucket. ``dtype``
+    is that of activations and products.
 
     Raises:
-        ValueError: there is no model, it is damaged, its tokenizer is missing, or the processes
-            can't share it.
+        ValueError: the model or its tokenizer is missing or damaged, or the processes can't share
+            it.
     """
     stored = find(path)
     model = parallel.empty(stored.config, device, dtype)
@@ -66,11 +65,7 @@ def load(path: str, device: torch.device, dtype: torch.dtype) -> Trained:
 
 
 def find(path: str) -> Stored:
-    """The model that :func:`load` loads, with its weights left where they are.
-
-    Raises:
-        ValueError: there is no model, it is damaged, or its tokenizer is missing.
-    """
+    """Find a model as :func:`load` does, without reading its weights; raises as that does."""
     path = in_bucket.model_on_disk(path, WEIGHTS)
     if os.path.exists(os.path.join(path, WEIGHTS)):
         return _exported(path)

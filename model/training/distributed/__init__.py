@@ -1,1 +1,1 @@
-"""Many processes, one model: how they meet, what each holds, what they send one another."""
+"""One model on many processes: process groups, sharding and communication."""

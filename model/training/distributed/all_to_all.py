@@ -1,12 +1,12 @@
 """Exchanges of activations between processes that share a layer.
 
-Experts are spread over one group of processes; an all-to-all sends each row to its expert's process
-and the result back. A second group, the tensor's, shares the hidden width of each expert, or of a
-whole layer: it gathers rows before the layer and sums partial results after it, as in Megatron's
+The experts' group spreads experts over P processes; an all-to-all sends each row to its expert's
+process and the result back. The tensor's group of T processes splits the hidden width of an expert
+or a layer: it gathers rows before the layer and sums partial results after it, as in Megatron's
 sequence parallelism (Korthikanti et al. 2022, arXiv 2205.05198), by rows instead of positions.
 
-Shapes as in :mod:`model.glam.experts`, and P processes of the experts' group with F = E / P experts
-each, T of the tensor's group, Q = T * P senders, X rows that came here, Y rows of T processes.
+Shapes as in :mod:`model.glam.experts`, and F = E / P experts per process, Q = T * P senders, X rows
+received here, Y rows of T processes.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from model.glam.experts import ExpertBackend, ExpertInputs, dispatch
 
 
 class Counts(NamedTuple):
-    """Numbers of rows: for each expert here, by sender; sent to and received from each process of
-    the experts' group; and then held by each process of the tensor's group.
+    """Numbers of rows: per sender and expert here; sent to and received from each process of the
+    experts' group; and held by each process of the tensor's group.
     """
 
     there_QF: Tensor
@@ -33,10 +33,7 @@ class Counts(NamedTuple):
 
 
 class AllToAll:
-    """Expert parallelism, F experts a process: rows go to their expert's process and back.
-
-    It is an :data:`model.glam.experts.ExpertBackend` that calls another one with the rows here.
-    """
+    """Expert parallelism: an expert backend that sends rows to their experts and calls another."""
 
     def __init__(
         self, compute: ExpertBackend, group: dist.ProcessGroup, tensor: dist.ProcessGroup
@@ -46,7 +43,7 @@ class AllToAll:
         self.tensor = tensor
 
     def __call__(self, of: ExpertInputs) -> Tensor:
-        """An :data:`model.glam.experts.ExpertBackend` of weights sharded over both groups."""
+        """Compute the experts' results, with weights sharded over both groups."""
         x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
         assert isinstance(w_in_EMH, DTensor)
         assert isinstance(w_out_EHM, DTensor)
@@ -56,7 +53,7 @@ class AllToAll:
 
         x_XM = exchange(x_RM[: sum(sent)], sent, received, self.group)
         x_YM = gather(x_XM, self.tensor, shared)
-        # Rows arrive by sender and then by expert: sort them by expert.
+        # Rows arrive by sender, then expert: sort them by expert.
         expert_QF = torch.arange(there_QF.shape[1], device=x_RM.device).expand_as(there_QF)
         expert_Y = expert_QF.flatten().repeat_interleave(
             there_QF.flatten(), output_size=sum(shared)
@@ -74,7 +71,7 @@ class AllToAll:
         return F.pad(y_RM, (0, 0, 0, len(x_RM) - sum(sent))) if may_drop else y_RM
 
     def exchange_counts(self, counts_PF: Tensor) -> Counts:
-        """Exchange the numbers of rows per expert with the others: the only host sync."""
+        """Exchange the numbers of rows per expert: the only host sync."""
         there_PF = torch.empty_like(counts_PF)
         dist.all_to_all_single(there_PF, counts_PF.contiguous(), group=self.group)
         there_QF = gather(there_PF, self.tensor)
@@ -85,10 +82,10 @@ class AllToAll:
 
 
 def gather(x: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = None) -> Tensor:
-    """The rows of all processes of a group, in their order: [X, ...] to [Y, ...].
+    """Gather the rows of a group's processes in rank order: [X, ...] to [Y, ...].
 
-    ``rows`` is how many each has, None where all have as many. Gradients of a row are summed over
-    the processes, and travel in the dtype of ``x``.
+    ``rows`` counts those of each process; None means equal numbers. A row's gradients are summed
+    over the processes, and travel in the dtype of ``x``.
     """
     size = group.size()
     if size == 1:
@@ -97,9 +94,9 @@ def gather(x: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = Non
 
 
 def scatter(y: Tensor, group: dist.ProcessGroup, rows: Sequence[int] | None = None) -> Tensor:
-    """The sums over a group of what each process has for this one's rows: [Y, ...] to [X, ...].
+    """Reduce-scatter: sum over a group, and keep this process's rows: [Y, ...] to [X, ...].
 
-    Each sum is rounded once: a reduction of NCCL's would round it at every process it passes.
+    Each sum is rounded once; NCCL's reduction would round it at every hop.
     """
     size = group.size()
     if size == 1:
@@ -114,11 +111,11 @@ class _Gather(torch.autograd.Function):
         x = x.contiguous()
         out = x.new_empty(sum(rows), *x.shape[1:])
         if len(set(rows)) == 1:
-            # Before torch 2.13 it has the second name.
+            # The second name is that of torch before 2.13.
             collective = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
             collective(out, x, group)
             return out
-        # gloo gathers equal parts only; NCCL makes broadcasts of others itself.
+        # gloo gathers only equal parts; for others NCCL uses broadcasts too.
         for source, part in enumerate(out.split(rows)):
             if source == group.rank():
                 part.copy_(x)

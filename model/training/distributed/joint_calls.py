@@ -1,8 +1,8 @@
 """Sharded models outside training, where processes make different numbers of calls.
 
-A sharded model computes only when all its processes call it together. In evaluation and generation
-one process has more questions than another, and longer answers. So each announces its calls, and
-one that has none left joins the others' calls, with one token, until nobody announces any.
+A sharded model computes only when all its processes call it together, but in evaluation and
+generation some need more calls than others. So each process announces its calls; one that has
+finished joins the others' calls, with one token, until no process announces any.
 """
 
 import contextlib
@@ -18,12 +18,11 @@ from model.training.distributed import processes
 
 @contextlib.contextmanager
 def joint_calls(model: GLaM) -> Iterator[None]:
-    """Within the block each process calls ``model.hidden`` as often as it likes, without gradients.
+    """Let each process call ``model.hidden`` any number of times, without gradients.
 
-    Not ``model.forward``: FSDP hooks it as well as ``hidden`` within it, takes them for two calls,
-    and loses the root's weights. All processes enter and leave the block together. One whose block
-    raises does not wait for the others, which can't continue without it. With a single process
-    nothing changes.
+    Not ``model.forward``: FSDP would take it and ``hidden`` within it for two calls, and lose the
+    root's weights. All processes enter and leave the block together, but one whose block raises
+    does not wait: the others can't continue without it. No-op with a single process.
     """
     if processes.count() == 1:
         yield
@@ -37,9 +36,9 @@ def joint_calls(model: GLaM) -> Iterator[None]:
     def announce(*_: Any) -> None:
         say(True)
 
-    # The root's weights now: elsewhere they would be gathered before the announcement.
+    # Gather the root's weights now; later this would precede the announcement.
     model.unshard()
-    # Layers alone gather weights, and the first one is called once a pass.
+    # Then only layers gather weights, and each pass calls the first one once.
     hook = model.layers[0].register_forward_pre_hook(announce)
     try:
         yield

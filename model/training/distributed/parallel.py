@@ -2,24 +2,24 @@
 
 Processes form a grid, ``experts`` x ``experts_fsdp`` x ``tensor``:
 
-- along ``experts`` each process has E / columns of the experts, and an all-to-all sends tokens to
-  their experts and back;
-- along ``experts_fsdp`` processes have the same experts, which FSDP shards over them;
-- along ``tensor`` each process has its part of every head and hidden width, as in Megatron (Shoeybi
-  et al. 2019, arXiv 1909.08053): matrices into a layer are cut by columns, those out of it by rows,
-  and :mod:`model.training.distributed.all_to_all` gathers rows of activations before the layer and
+- along ``experts`` each process has a share of the experts, and an all-to-all sends tokens to their
+  experts and back;
+- along ``experts_fsdp`` FSDP shards the same experts;
+- along ``tensor`` the heads and hidden widths are split, as in Megatron (Shoeybi et al. 2019, arXiv
+  1909.08053): matrices into a layer by columns, those out of it by rows;
+  :mod:`model.training.distributed.all_to_all` gathers rows of activations before the layer and
   sums them after it.
 
 FSDP shards attention and dense layers over ``experts`` and ``experts_fsdp``, all other weights over
-all processes. Each process reads rows of its own.
+all processes. Each process reads different rows.
 
 Ranks count along ``tensor`` first, then ``experts_fsdp``, and launchers fill one node after
 another. So activations of a layer and weights of an expert, the most traffic of large models, stay
-within a node as far as they can.
+within a node as far as possible.
 
-Workarounds for torch 2.13, each with a test: gloo refuses a custom gradient divisor unless the
-reduction is forced to a sum, and then a group of one process divides twice; ``torch.nn.utils``
-cannot combine norms of gradients on different meshes.
+Workarounds for torch 2.13, each with a test: gloo accepts a custom gradient divisor only for a
+reduction forced to a sum, and then a group of one process divides twice; ``torch.nn.utils`` cannot
+combine norms of gradients on different meshes.
 """
 
 import math
@@ -44,7 +44,7 @@ from model.training.distributed import processes
 from model.training.distributed.all_to_all import AllToAll, gather, scatter
 
 TENSOR = "tensor"
-"""The dimension of the grid along which every head and hidden width is cut."""
+"""The dimension of the grid that splits heads and hidden widths."""
 
 OUT_OF_LAYER = {"output", "down", "w_out"}
 """The matrices from heads or a hidden width back to the residual stream."""
@@ -64,7 +64,7 @@ def build(
     """The model with its initial weights, which do not depend on the number of processes.
 
     ``expert_parallel`` processes share the experts, None for as many as possible;
-    ``tensor_parallel`` share every head and hidden width. All else is as of
+    ``tensor_parallel`` split heads and hidden widths. The rest is as in
     :class:`model.glam.transformer.GLaM`.
 
     Raises:
@@ -78,7 +78,7 @@ def build(
 
 
 def empty(config: GLaMConfig, device: torch.device, compute_dtype: torch.dtype) -> GLaM:
-    """The model, shared by as many processes as can, with weights that are yet to be written.
+    """The model, sharded over all processes, with undefined weights.
 
     Raises:
         ValueError: the processes can't share the model.
@@ -91,7 +91,7 @@ def empty(config: GLaMConfig, device: torch.device, compute_dtype: torch.dtype) 
 def _share(
     model: GLaM, device: torch.device, expert_parallel: int | None, tensor_parallel: int
 ) -> GLaM:
-    """Put this process's part of a model on ``meta`` on its device, with undefined weights."""
+    """Shard a model on ``meta``, and allocate this process's part on its device."""
     if processes.count() > 1:
         shard(model, make_grid(model.config, device.type, expert_parallel, tensor_parallel))
     else:
@@ -117,11 +117,7 @@ def make_grid(
 def grid_shape(
     config: GLaMConfig, world: int, expert_parallel: int | None = None, tensor_parallel: int = 1
 ) -> tuple[int, int, int]:
-    """The shape of :func:`make_grid` for so many processes.
-
-    Raises:
-        ValueError: the model can't be divided that way.
-    """
+    """The shape of :func:`make_grid` for ``world`` processes; raises as that does."""
     if world % tensor_parallel:
         raise ValueError(
             f"train.tensor_parallel={tensor_parallel} must divide the {world} processes: change one"
@@ -167,11 +163,11 @@ def shard(model: GLaM, grid: DeviceMesh) -> None:
     the biases of attention are gathered in float32, once a step. Gradients are reduced in float32.
     """
     everyone = init_device_mesh(grid.device_type, (grid.size(),), mesh_dim_names=("fsdp",))
-    # What goes in has the dtype already, and FSDP's cast would hand each layer a copy of the cache.
+    # Inputs have the dtype already, and FSDP's cast would hand each layer a copy of the cache.
     policy = MixedPrecisionPolicy(
         param_dtype=model.compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    # Before the modules that hold them, which would gather them in the computation's dtype.
+    # Shard biases before their modules, which would gather them in the computation's dtype.
     biases: list[nn.Module] = [
         module.bias for module in model.modules() if isinstance(module, Attention)
     ]
@@ -196,16 +192,16 @@ def shard(model: GLaM, grid: DeviceMesh) -> None:
             _compute_part(module, layers.get_group(TENSOR))
             _shard_parts(module, layers["fsdp"], policy)
     fully_shard(model, mesh=everyone)
-    # GLaM.loss and evaluation call it; FSDP hooks only ``forward`` by default.
+    # GLaM.loss and evaluation call ``hidden``; by default FSDP hooks only ``forward``.
     register_fsdp_forward_method(model, "hidden")
 
 
 def _cut(
     module: Attention | DenseFeedForward | Experts, mesh: DeviceMesh, outer: Sequence[Shard] = ()
 ) -> None:
-    """Give each process its columns of the matrices into a layer, its rows of those out of it.
+    """Split matrices into a layer by columns, those out of it by rows.
 
-    ``outer`` says how the mesh's other dimensions, which come first, cut them.
+    ``outer`` has the placements along the mesh's other dimensions, which come first.
     """
     for name, weight in module.named_children():
         if name != "bias":
@@ -216,7 +212,7 @@ def _cut(
 
 
 def _compute_part(module: Attention | DenseFeedForward, group: dist.ProcessGroup) -> None:
-    """Have a layer gather the group's rows, use this process's parts, and sum what all made."""
+    """Make a layer gather the group's rows, use local parts, and sum the results."""
     for name, weight in module.named_children():
         if name == "bias":
             weight.register_forward_hook(lambda _, __, x: x.chunk(group.size())[group.rank()])
@@ -227,13 +223,13 @@ def _compute_part(module: Attention | DenseFeedForward, group: dist.ProcessGroup
 
 
 def _gather_mask(model: GLaM, group: dist.ProcessGroup) -> None:
-    """Mask the group's rows, which attention gathers."""
+    """Make the mask cover the group's rows, which attention gathers."""
     mask = model.mask
     model.mask = lambda *segments: mask(*(gather(x, group) for x in segments))
 
 
 def _shard_parts(module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
-    """Let FSDP cut matrices that are cut already: in the dimension that is still whole."""
+    """Let FSDP shard matrices along the dimension that is not split yet."""
 
     def whole_dimension(weight: nn.Parameter) -> Shard:
         assert isinstance(weight, DTensor)
@@ -243,19 +239,15 @@ def _shard_parts(module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPoli
 
     fully_shard(module, mesh=mesh, shard_placement_fn=whole_dimension, mp_policy=policy)
     assert isinstance(module, FSDPModule)
-    # A part's gradient sums over tokens of all processes, and each process's loss is a mean
-    # over its own tokens.
+    # A part's gradient sums over all processes, each with a mean loss over its tokens.
     module.set_gradient_divide_factor(processes.count())
     if mesh.device_type == "cpu" and mesh.size() > 1:
-        # gloo can't scale while it reduces. A group of one process would divide twice.
+        # gloo can't scale while reducing. A group of one process would divide twice.
         module.set_force_sum_reduction_for_comms(True)
 
 
 def reshard(model: GLaM) -> None:
-    """Free the weights that a pass without gradients has gathered.
-
-    Until then the model's parameters are full tensors, not the shards that the optimizer knows.
-    """
+    """Free the weights that a pass without gradients gathered, so that parameters are shards."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

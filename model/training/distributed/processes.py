@@ -1,6 +1,6 @@
-"""The processes that train together, one for each device: joining them, and sums over all.
+"""The processes of a run, one per device, and their collective operations.
 
-``torchrun`` starts them. Without it there is one process, and all of this does nothing.
+``torchrun`` starts them. Without it there is one process, and these functions are no-ops.
 """
 
 import math
@@ -27,12 +27,12 @@ def are_several() -> bool:
 
 
 def join(device: torch.device, patience: float) -> torch.device:
-    """Join the processes that ``torchrun`` started, if any; returns this one's device of a kind.
+    """Join the process group if ``torchrun`` started several; return this process's device.
 
-    One waits ``patience`` seconds for the others, in any exchange, before it fails.
+    ``patience`` is the timeout of collectives in seconds.
 
     Raises:
-        ValueError: the environment is not one that ``torchrun`` makes, or has too few GPUs.
+        ValueError: the environment is not ``torchrun``'s, or there are too few GPUs.
     """
     environment = os.environ
     if not are_several() or dist.is_initialized():
@@ -51,7 +51,7 @@ def join(device: torch.device, patience: float) -> torch.device:
             )
         torch.cuda.set_device(device)
     store, rank, world = next(rendezvous("env://"))
-    # Processes that torchrun starts again would find the addresses of those that are gone.
+    # Restarted processes would find the addresses of those that are gone.
     store = PrefixStore(environment.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
@@ -71,28 +71,25 @@ def leave() -> None:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which one this is, from 0."""
+    """The rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this process writes the run's files."""
     return rank() == 0
 
 
 def together(call: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
-    """What each process returns of a call that all make, by rank; they go on together.
+    """Make a call on all processes and gather the results by rank.
 
-    ``group`` is one of all processes, None for the default one.
-
-    Raises:
-        Exception: what it raised on one of them, the first by rank, is raised on all: none waits
-            for one that has failed.
+    ``group`` contains all processes; None is the default group. The first error by rank is raised
+    on every process, so none waits for one that has failed.
     """
     if count() == 1:
         return [call()]
@@ -111,26 +108,20 @@ def together(call: Callable[[], T], group: dist.ProcessGroup | None = None) -> l
 
 
 def from_first(call: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
-    """What the first process, which alone makes the call, returns: on all of them.
-
-    ``group`` is one of all processes, None for the default one.
-
-    Raises:
-        Exception: what it raised there, on all of them.
-    """
+    """Make a call on the first process; return its result, or raise its error, on all."""
     return together(lambda: call() if is_first() else cast(T, None), group)[0]
 
 
 def share(values: Sequence[T]) -> Sequence[T]:
-    """Every P-th of them, for this one of P processes."""
+    """The values of this rank: every P-th for P processes."""
     return values[rank() :: count()]
 
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The Euclidean norm of all of them together: float32, not synchronised with the host.
+    """The Euclidean norm of all tensors together: float32, not synchronised with the host.
 
-    A sharded tensor must be cut over all processes, by one mesh or another: then every number is
-    on one process, and the sum of all squares needs one reduction, whatever the meshes.
+    Sharded tensors must be sharded over all processes, on any mesh: then each number is on one
+    process, and one reduction sums all squares.
     """
     tensors = list(tensors)
     sharded = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
@@ -146,14 +137,14 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all processes of a tensor on their device, in place."""
+    """Sum a tensor over all processes, in place."""
     if count() > 1:
         dist.all_reduce(x)
     return x
 
 
 def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The mean of each of these float32 tensors over all processes, by one reduction."""
+    """The means of float32 tensors over all processes, by one reduction."""
     if count() == 1:
         return dict(values)
     flat = torch.cat([value.reshape(-1) for value in values.values()])
