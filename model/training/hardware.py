@@ -14,11 +14,7 @@ from model.training.train_config import Precision
 
 
 def find_device(name: str) -> torch.device:
-    """The device for ``auto``, or for a name that torch knows.
-
-    Raises:
-        ValueError: there is no such device.
-    """
+    """The device for ``auto`` or a torch name; raise ValueError if it is unavailable."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -48,11 +44,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def check_attention(backend: AttentionBackend, device: torch.device) -> None:
-    """Check that attention can be computed so in training.
-
-    Raises:
-        ValueError: it can't.
-    """
+    """Raise ValueError if a device can't train with this attention backend."""
     if backend == AttentionBackend.plain:
         return
     if device.type != "cuda":
@@ -67,10 +59,10 @@ def check_attention(backend: AttentionBackend, device: torch.device) -> None:
 def check_grouped_products(
     device: torch.device, compute: ExpertBackend = BACKENDS["grouped"]
 ) -> None:
-    """Check a backend's ``grouped_mm`` in bfloat16: experts without rows, rows without expert.
+    """Check ``grouped_mm`` in bfloat16, with experts without rows and rows without expert.
 
     On Blackwell gradients of experts without rows were not zero (pytorch/pytorch issue 172439).
-    Results past the last expert are uninitialised memory, which is filled with NaN beforehand.
+    Results past the last expert are uninitialised memory, which this fills with NaN beforehand.
 
     Raises:
         ValueError: a result is wrong.
@@ -86,7 +78,7 @@ def check_grouped_products(
     results = []
     for backend, dtype in ((BACKENDS["loop"], torch.float32), (compute, torch.bfloat16)):
         leaves = [t.to(dtype, copy=True).requires_grad_() for t in (x_1RM[0], w_in, w_out)]
-        torch.full((1 << 20,), torch.nan, device=device)  # freed, and used again by what follows
+        torch.full((1 << 20,), torch.nan, device=device)  # freed, and reused below
         y_RM = backend(ExpertInputs(leaves[0], ends_E, leaves[1], leaves[2], torch.relu))
         grads = torch.autograd.grad(y_RM, leaves, torch.ones_like(y_RM))
         results.append([y_RM.detach().float(), *(grad.float() for grad in grads)])
@@ -101,7 +93,7 @@ def check_grouped_products(
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The machine's peak FLOP/s, measured as the best of several matrix products."""
+    """The peak FLOP/s, measured as the best of several matrix products."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -115,16 +107,15 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The peak memory in bytes: of the device, or of the process on a CPU."""
+    """Peak memory in bytes: of the device, or on a CPU of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # In kilobytes, but in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, else kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def describe(device: torch.device) -> str:
-    """The processor's name, for the record."""
+    """The processor's name, for the outcome."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()

@@ -1,5 +1,4 @@
-"""The logs of a run: ``metrics.jsonl`` always, TensorBoard and Weights & Biases on request, and a
-progress line on the terminal.
+"""A run's metrics: ``metrics.jsonl``, TensorBoard, Weights & Biases, and a progress line.
 
 On resume the files are truncated to the checkpoint's step, so every step occurs once.
 """
@@ -22,17 +21,17 @@ TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 
 WANDB_PATIENCE = 300.0
-"""Seconds that the end of a run waits for Weights & Biases to upload the rest."""
+"""Seconds that a finished run waits for Weights & Biases to upload the rest."""
 
 
 class MetricsLog:
-    """Writes the metrics of each logged step, if ``active``, as in the first process.
+    """Writes the metrics of each logged step if ``active``, as in the first process.
 
-    ``step`` is the last one to keep, 0 to start over; ``wandb`` a project of Weights & Biases to
-    log to, which shows the ``settings`` of the run.
+    ``step`` is the last one to keep, 0 to start over; ``wandb`` is a project of Weights & Biases,
+    which shows the run's ``settings``.
 
     Raises:
-        ValueError: Weights & Biases refuses.
+        ValueError: Weights & Biases can't start.
     """
 
     def __init__(
@@ -57,10 +56,7 @@ class MetricsLog:
         self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 - close() does
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row, which has a ``step`` and may nest lists and mappings.
-
-        Numbers that are not finite become null, since JSON has none.
-        """
+        """Append a row with a ``step`` and nested values; NaN and infinity become null."""
         if not self._active:
             return
         row = _finite(row)
@@ -82,7 +78,7 @@ class MetricsLog:
 
 
 def without_table(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the least and the largest load of each layer [L] in place of all, [L, E]."""
+    """A row with each layer's minimum and maximum expert load [L] instead of all, [L, E]."""
     out = dict(row)
     if (load := out.pop("expert_load", None)) is not None:
         out["expert_load_min"] = [min(layer) for layer in load]
@@ -93,9 +89,8 @@ def without_table(row: Mapping[str, Any]) -> dict[str, Any]:
 class EventFile:
     """A file of scalars for TensorBoard, written synchronously so that errors can be handled.
 
-    (torch's ``SummaryWriter`` writes from a thread, whose errors are tracebacks.)
-
-    ``folder`` gets one file per start. TensorBoard discards steps of earlier starts after ``step``.
+    torch's ``SummaryWriter`` writes from a thread. ``folder`` gets one file per start; TensorBoard
+    discards steps of earlier starts after ``step``.
     """
 
     def __init__(self, folder: str, step: int) -> None:
@@ -110,7 +105,6 @@ class EventFile:
             self._append(step=step + 1, session_log={"status": "START"})
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Append the scalars of a step."""
         values = [{"tag": name, "simple_value": value} for name, value in scalars.items()]
         self._append(step=step, summary={"value": values})
 
@@ -127,13 +121,13 @@ class EventFile:
 
 
 class WandbRun:
-    """A run in Weights & Biases that resumes with ours: its id is kept in the output folder.
+    """A run in Weights & Biases that resumes with ours; its id is in the output folder.
 
-    wandb writes to the output folder and uploads from a process of its own. ``wandb sync`` uploads
-    what is left there; with ``WANDB_MODE=offline`` it only writes.
+    wandb writes to that folder and uploads from a separate process; ``wandb sync`` uploads the
+    rest. With ``WANDB_MODE=offline`` it only writes.
 
     Raises:
-        ValueError: it can't start.
+        ValueError: Weights & Biases can't start.
     """
 
     def __init__(self, folder: str, project: str, settings: Mapping[str, Any]) -> None:
@@ -147,7 +141,6 @@ class WandbRun:
                 name=folder,
                 resume="allow",
                 config=dict(settings),
-                # Do not capture our terminal output.
                 settings=wandb.Settings(console="off", quiet=True, finish_timeout=WANDB_PATIENCE),
             )
         except wandb.Error as error:
@@ -157,7 +150,7 @@ class WandbRun:
             ) from error
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Log the scalars of a step, unless an earlier start has logged that step."""
+        """Log the scalars of a step, unless an earlier start has."""
         if step >= self._run.starting_step:
             self._run.log(dict(scalars), step=step, commit=True)
 
@@ -174,7 +167,7 @@ def _kept_id(path: str) -> str:
 
 
 def cut_back(path: str, step: int) -> None:
-    """Truncate a log after the rows up to a step, and before any incomplete row."""
+    """Truncate a log after ``step``, and before any incomplete row."""
     if not os.path.exists(path):
         return
     with open(path, "rb+") as file:
@@ -187,7 +180,7 @@ def cut_back(path: str, step: int) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """A value with None in place of numbers that are not finite."""
+    """Replace NaN and infinity by None."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -207,10 +200,7 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 class ProgressLine:
-    """How far training is, in a status line of the first process.
-
-    It is ``fresh`` there until the first step is done.
-    """
+    """The status line of the first process; there ``fresh`` until the first step is done."""
 
     def __init__(self, steps: int, step: int, active: bool = True) -> None:
         self._steps, self._first = steps, step
@@ -219,7 +209,7 @@ class ProgressLine:
         self.fresh = active
 
     def update(self, row: Mapping[str, Any]) -> None:
-        """After a step, with its row."""
+        """Show a step's row, if an update is due."""
         self.fresh = False
         if not self._line.due:
             return

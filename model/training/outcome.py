@@ -16,20 +16,18 @@ HELDOUT = "heldout.arrow"
 HELDOUT_SCHEMA = pa.schema(
     required(source=pa.string(), document=pa.string(), bits=pa.float64(), bytes=pa.int64())
 )
-"""A row of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
+"""The schema of ``heldout.arrow``: minus log2 of a document's probability, and its UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """``outcome.json``: the cost and the result of a run.
 
-    ``tokens`` is the number of training tokens, ``unique_tokens`` counts each position of the
-    corpus once, and ``epochs`` is their ratio. ``flops`` covers training only
-    (:func:`model.sizes.training_flops`). ``heldout`` is bits per byte by source. ``wall_seconds``
-    excludes work that was lost in a kill. ``peak_flops`` is the sum over all devices, configured or
-    measured. ``start`` is what the run began from
-    (:class:`model.training.checkpoints.start.Start`), None for new weights; tokens, FLOPs and
-    seconds of that are not counted here.
+    ``unique_tokens`` counts each position of the corpus once; ``epochs`` is ``tokens`` over these.
+    ``flops`` covers training only (:func:`model.sizes.training_flops`). ``heldout`` is bits per
+    byte by source. ``wall_seconds`` excludes work lost in a kill. ``peak_flops`` is the sum over
+    all devices, configured or measured. ``start`` is the checkpoint that the run began from
+    (:class:`model.training.checkpoints.start.Start`), whose costs are not counted here.
     """
 
     steps: int
@@ -68,6 +66,6 @@ def write(folder: str, outcome: Outcome) -> None:
 
 
 def bits_per_byte(heldout: pa.Table) -> dict[str, float]:
-    """Sum of bits over sum of bytes by source, of a table of :data:`HELDOUT_SCHEMA`."""
+    """Sum of bits over sum of bytes by source, from a table with :data:`HELDOUT_SCHEMA`."""
     sums = heldout.group_by("source").aggregate([("bits", "sum"), ("bytes", "sum")])
     return {row["source"]: row["bits_sum"] / row["bytes_sum"] for row in sums.to_pylist()}

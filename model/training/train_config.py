@@ -40,9 +40,7 @@ class Precision(StrEnum):
 
 @dataclass
 class DataConfig:
-    """The training data. ``mixture`` has a weight for each source, or part of one by quality
-    (:mod:`model.data.components`); empty means natural proportions.
-    """
+    """The training data; ``mixture`` is that of :class:`model.data.stream.TokenStream`."""
 
     corpus: str = MISSING
     arm: str = MISSING
@@ -82,13 +80,13 @@ class OptimizerConfig:
         )
 
     def decay_steps(self, updates: int) -> int:
-        """The updates over which ``wsd`` falls, of ``updates`` in all: the nearest whole number."""
+        """The number of updates over which ``wsd`` falls."""
         return round(self.decay_share * updates)
 
 
 @dataclass
 class RunConfig:
-    """Length of the run, batch size and hardware, and where the weights come from."""
+    """Length of the run, batch size, hardware and initial weights."""
 
     tokens: int = MISSING
     start: str | None = MISSING
@@ -164,11 +162,7 @@ class LogConfig:
 
 @dataclass
 class TrainConfig:
-    """All settings of a training run.
-
-    Raises:
-        ValueError: a value is out of range; the message says which and what to do.
-    """
+    """All settings of a training run; raises ValueError for a value out of range."""
 
     model: GLaMConfig = MISSING
     data: DataConfig = MISSING
@@ -186,18 +180,17 @@ class TrainConfig:
 
     @property
     def steps(self) -> int:
-        """Steps of the run: enough for ``train.tokens``."""
+        """The number of steps, enough for ``train.tokens``."""
         return -(-self.train.tokens // self.step_tokens)
 
     def identity(self) -> dict[str, Any]:
         """The settings that the weights depend on; a run resumes only from a matching checkpoint.
 
-        If the learning rate does not depend on the length of the run, neither do the weights of a
-        step, so such a run may be resumed with more tokens. Of ``train.start`` the weights count,
-        not the path (:class:`model.training.checkpoints.start.Start`). What fits a run to a machine
-        does not count, as the number of processes does not. With ``model.group_rows=null`` the
-        balance loss and capacity are over the rows at a time, so weights depend on
-        ``train.micro_rows`` a little; with ``group_rows`` set, only by rounding.
+        If the learning rate does not depend on the length of the run, the run may be resumed with
+        more tokens. The weights of ``train.start`` matter, not the path
+        (:class:`model.training.checkpoints.start.Start`); :data:`OF_THE_MACHINE` and the number of
+        processes do not. With ``model.group_rows=null`` balance loss and capacity are per micro-
+        batch, so weights depend a little on ``train.micro_rows``; else only by rounding.
         """
         whole: Any = OmegaConf.to_container(OmegaConf.structured(self), enum_to_str=True)
         for name in ("output", "evaluate", "checkpoint", "log"):
@@ -218,23 +211,19 @@ OF_THE_MACHINE = (
     *("device", "expert_parallel", "tensor_parallel"),
     *("micro_rows", "recompute", "attention", "patience"),
 )
-"""Settings of ``train`` that fit a run to a machine: another one may resume with others."""
+"""Settings of ``train`` that fit a run to a machine, and may change on resume."""
 
 FORMER = {"train.flex_attention", "train.micro_rows"}
-"""Settings that were part of an identity in earlier versions."""
+"""Settings that were part of the identity in earlier versions."""
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The settings that differ between two flat identities, the old one of an earlier version."""
+    """The settings that differ between two flat identities, the old one of any version."""
     return sorted(key for key in {*old, *new} - FORMER if old.get(key) != new.get(key))
 
 
 def check_same_run(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Check that the identity in a checkpoint at ``path`` is that of the run that resumes.
-
-    Raises:
-        ValueError: it is of another run.
-    """
+    """Raise ValueError unless the identity of the checkpoint at ``path`` is that of this run."""
     if different := differing(old, new):
         changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(

@@ -38,15 +38,15 @@ class TrainingFailedError(RuntimeError):
 
 
 ENDS = "ends"
-"""Share of the processes that were asked to end, among the numbers of a step."""
+"""The metric with the share of processes that were asked to end."""
 
 
 @dataclass
 class Progress:
-    """A run's counters: what a checkpoint holds besides tensors and the stream's position.
+    """A run's counters, as checkpoints store them.
 
-    ``step`` counts batches read; ``updates`` counts the updates behind the current weights, which
-    are fewer if steps were skipped or rolled back.
+    ``step`` counts batches read, ``updates`` those behind the current weights: fewer if steps were
+    skipped or rolled back.
     """
 
     step: int = 0
@@ -58,7 +58,7 @@ class Progress:
 
 
 class Pending(NamedTuple):
-    """A step whose numbers are on their way: its number, from 1, and its learning rate."""
+    """A step whose metrics are in transfer: its number, from 1, and its learning rate."""
 
     step: int
     rate: float
@@ -84,17 +84,17 @@ class Trainer:
         saving, patience = config.checkpoint, config.train.patience
         self.writer = Writer(self.checkpoints, saving.keep, saving.background, patience)
         self.progress = Progress()
-        self.start: Start | None = None  # once it is loaded
+        self.start: Start | None = None  # set once loaded
         self.saved_step = 0
-        self.returned_to: Checkpoint | None = None  # until an update succeeds from there
+        self.returned_to: Checkpoint | None = None  # until an update succeeds
         data, train = config.data, config.train
         self.device = device
-        # On a GPU a step is queued before the numbers of the one before are read.
+        # On a GPU a step is queued before the metrics of the previous one are read.
         self.defers = device.type == "cuda"
         self.pending: Pending | None = None
         self.begun = 0.0
-        self.wants_end = False  # whether this process was asked to end …
-        self.ends = False  # … and whether one of all was, as all know since the same step
+        self.wants_end = False  # this process was asked to end …
+        self.ends = False  # … and any process was, as all learn at the same step
         self.stream = TokenStream(
             corpus, data.arm, config.seed, data.sequence_length, train.batch_rows, data.mixture,
             processes.rank(), processes.count(),
@@ -124,32 +124,25 @@ class Trainer:
         self.peak_flops = processes.count() * one
 
     def begin(self) -> None:
-        """Write the files of the output folder that never change; load ``train.start``."""
+        """Load ``train.start``; write the output's constant files."""
         self.start = load_start(self.config, self.corpus, self.model, self.optimizer)
         if not processes.is_first():
             return
         folder = self.config.output
-        # Leftovers of an earlier run that ended before its first checkpoint.
+        # Leftovers of a run that ended before its first checkpoint.
         for name in (TENSORBOARD, WANDB):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
         shutil.copyfile(self.corpus.tokenizer_path, os.path.join(folder, corpora.TOKENIZER))
 
     def write_config(self, output: str) -> None:
-        """Write the current config, which may ask for more tokens than the run began with.
-
-        ``output`` is where the run goes in the end.
-        """
+        """Write the current config, with the final ``output``; ``train.tokens`` may have grown."""
         if processes.is_first():
             asked = OmegaConf.structured(dataclasses.replace(self.config, output=output))
             with files.open_output(os.path.join(self.config.output, "config.yaml")) as file:
                 file.write(OmegaConf.to_yaml(asked).encode())
 
     def resume(self, found: Checkpoint) -> None:
-        """Continue from a checkpoint.
-
-        Raises:
-            ValueError: it is from another run.
-        """
+        """Continue from a checkpoint; raise ValueError if it is from another run."""
         self.start = Start.resumed(found.state, self.config)
         check_same_run(found.path, found.state["identity"], self.identity())
         self.stream.check(found.state["stream"])
@@ -163,7 +156,7 @@ class Trainer:
         checkpoint.load(found, checkpoint.tensors(self.model, self.optimizer))
 
     def identity(self) -> dict[str, Any]:
-        """The settings, flat, that a run must share with its checkpoints."""
+        """The flat settings that a run shares with its checkpoints."""
         identity = {**self.config.identity(), "precision": str(self.dtype).removeprefix("torch.")}
         if self.start:
             identity["train"]["start"] = self.start.content
@@ -172,8 +165,8 @@ class Trainer:
     def step(self) -> dict[str, Any] | None:
         """Make one step on the next batch, skipped if its gradient is not finite.
 
-        The host reads a step's numbers at once on a CPU, on a GPU when the next step is queued.
-        Returns the log row that is known by then, of this step or of the one before, or None.
+        The host reads a step's metrics at once on a CPU, on a GPU when the next step is queued.
+        Returns the latest known log row, of this step or the previous one, or None.
         """
         progress, config = self.progress, self.config
         if self.pending is None:
@@ -181,7 +174,7 @@ class Trainer:
         metrics = self.accumulate_gradients(progress.step)
         fallbacks = progress.fallbacks
         row = self.settle()
-        if progress.fallbacks > fallbacks:  # these gradients are of weights that were given up
+        if progress.fallbacks > fallbacks:  # these gradients belong to discarded weights
             self.optimizer.zero_grad(set_to_none=True)
             metrics = self.accumulate_gradients(progress.step)
         before = self.start.updates if self.start else 0
@@ -196,7 +189,7 @@ class Trainer:
         return row if self.defers else self.settle()
 
     def settle(self) -> dict[str, Any] | None:
-        """Wait for the last step's numbers and act on them; its log row, None if it was settled."""
+        """Wait for the pending step's metrics and act on them; return its log row, or None."""
         if self.pending is None:
             return None
         (step, rate, arriving), self.pending = self.pending, None
@@ -230,9 +223,9 @@ class Trainer:
         }
 
     def accumulate_gradients(self, step: int) -> dict[str, Tensor]:
-        """Forward and backward in micro-batches; returns losses, norm and router metrics.
+        """Forward and backward in micro-batches; return losses, norm and router metrics.
 
-        Only the exchange of tokens between processes synchronises with the device.
+        Only the all-to-all of tokens synchronises with the device.
         """
         parts = self.rows // self.micro_rows
         generator = keyed_generator(self.device, self.config.seed, step, processes.rank())
@@ -240,7 +233,7 @@ class Trainer:
         pieces = (column.split(self.micro_rows) for column in self.batches(step))
         with copies(self.model):
             for tokens, targets, segments in zip(*pieces, strict=True):
-                # Micro-batches are of equal size: the mean of their losses is the batch's loss.
+                # Micro-batches have equal sizes: their mean loss is the batch's.
                 losses = self.model.loss(tokens, targets, segments, generator=generator)
                 (losses.total / parts).backward()
                 values = {
@@ -260,13 +253,12 @@ class Trainer:
         return {**means, "gradient_norm": optim.gradient_norm(self.model)}
 
     def roll_back(self) -> None:
-        """Return to the last healthy checkpoint and continue with the data that follow.
+        """Return to the last healthy checkpoint, and continue with the next data.
 
-        A checkpoint from which no update succeeded is not healthy: it is deleted, and the one
-        before it is used.
+        A checkpoint from which no update succeeded is unhealthy, and deleted.
 
         Raises:
-            TrainingFailedError: there is no healthy one, or there were too many returns.
+            TrainingFailedError: there is no healthy checkpoint, or too many fallbacks.
         """
         train, progress = self.config.train, self.progress
         what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step}, gave a"
@@ -290,11 +282,11 @@ class Trainer:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last settled step made an update, so that the weights are trusted."""
+        """Whether the last settled step made an update."""
         return self.progress.skipped_in_a_row == 0 and self.returned_to is None
 
     def save(self) -> None:
-        """Write a checkpoint if the weights are finite; else a roll back uses the one before."""
+        """Write a checkpoint if the weights are finite."""
         if not optim.finite(self.model):
             return
         state = {
@@ -309,7 +301,7 @@ class Trainer:
         self.saved_step = self.progress.step
 
     def held_out_row(self, sets: dict[str, HeldOut]) -> dict[str, Any]:
-        """Evaluate; returns values for the step's log row, with expert loads [L, E] by source."""
+        """Evaluate; return entries of the step's log row, with expert loads [L, E] by source."""
         begun = time.perf_counter()
         measured = {s: evaluation.evaluate(self.model, held_out) for s, held_out in sets.items()}
         row: dict[str, Any] = {
@@ -324,7 +316,7 @@ class Trainer:
         return row
 
     def finish(self, sets: dict[str, HeldOut]) -> Outcome:
-        """Evaluate on these held-out documents and write the outcome, unless it exists already.
+        """Evaluate on these held-out documents and write the outcome, unless it exists.
 
         Raises:
             ValueError: the output folder holds a longer run.
@@ -356,7 +348,7 @@ class Trainer:
         return made
 
     def outcome(self, heldout: dict[str, float]) -> Outcome:
-        """The outcome, with these bits per byte by source."""
+        """The outcome, given bits per byte by source."""
         config, progress = self.config, self.progress
         consumed = self.stream.totals(progress.step)
         tokens = progress.step * config.step_tokens

@@ -1,4 +1,4 @@
-"""A whole run of training: begin or go on, take steps, save, evaluate at the end."""
+"""The training loop: start or resume, make steps, save, evaluate at the end."""
 
 import contextlib
 import dataclasses
@@ -24,13 +24,12 @@ from winnow.filesystem import files
 
 
 def train(config: TrainConfig) -> Outcome:
-    """Train, or go on training, until ``train.tokens`` are read; evaluate and write the outcome.
+    """Start or resume training until ``train.tokens`` are read; evaluate and write the outcome.
 
     Raises:
-        ValueError: config, corpus and what is in the output folder do not go together, or another
-            run is writing to it.
-        TrainingFailedError: losses or gradients stayed infinite or undefined.
-        OSError: a checkpoint can't be written; those before it are intact. Or a bucket can't be.
+        ValueError: config, corpus and output do not match, or another run is writing there.
+        TrainingFailedError: losses or gradients stayed infinite or NaN.
+        OSError: a checkpoint or a bucket can't be written; older checkpoints are intact.
     """
     device = processes.join(hardware.find_device(config.train.device), config.train.patience)
     first = processes.is_first()
@@ -38,7 +37,6 @@ def train(config: TrainConfig) -> Outcome:
         local = dataclasses.replace(config, output=output)
         with console.doing("building the model", first):
             trainer = Trainer(local, open_corpus(config.data.corpus), device)
-        # One process writes for all.
         with files.lock(output) if first else contextlib.nullcontext():
             if first:
                 run_log.write_to(output)
@@ -53,7 +51,7 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
         trainer.corpus.verify(processes.rank(), processes.count())
         corpus, wanted = trainer.corpus, config.evaluate
         held_out = held_out_sets(corpus, config, wanted.bytes) if wanted.every else {}
-        # Now, not after days of training.
+        # Fail now, not after days of training.
         final_held_out = held_out_sets(corpus, config, wanted.final_bytes)
     found = checkpoint.newest(trainer.checkpoints)
     if found is None:
@@ -86,7 +84,7 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
                 step = trainer.progress.step
                 evaluates = bool(held_out) and step % config.evaluate.every == 0
                 saves = step % config.checkpoint.every == 0
-                # Processes that train together end at one step, which they agree on.
+                # Several processes agree on the step at which they end.
                 asked = heard.number is not None or trainer.writer.error is not None
                 ends = trainer.ends if processes.count() > 1 else asked
                 if trainer.pending and (evaluates or saves or ends or step == config.steps):
@@ -108,7 +106,7 @@ def _train(config: TrainConfig, trainer: Trainer, destination: str) -> Outcome:
 
 
 def _interruption() -> contextlib.AbstractContextManager[exits.Interruption]:
-    """An interrupt, if one comes; never outside the main thread, which alone can hear."""
+    """Defers an interrupt; only the main thread can receive one."""
     if threading.current_thread() is not threading.main_thread():
         return contextlib.nullcontext(exits.Interruption())
     if processes.count() == 1:
@@ -122,12 +120,12 @@ def main(config: DictConfig) -> None:
     again = "the same command goes on where it stopped"
     run_log.begin()
     try:
-        command_line.run(_train_and_tell, config, TrainingFailedError, again=again)
+        command_line.run(_train_and_report, config, TrainingFailedError, again=again)
     finally:
         run_log.close()
 
 
-def _train_and_tell(config: TrainConfig) -> None:
+def _train_and_report(config: TrainConfig) -> None:
     outcome = train(config)
     first = processes.is_first()
     processes.leave()

@@ -1,4 +1,4 @@
-"""Batches to the device and numbers back, while it works."""
+"""Transfers of batches to the device and metrics back, while it computes."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +11,11 @@ from model.data.stream import Batch
 
 
 class Batches:
-    """Batches by their number, on the device.
+    """Batches by number, on the device.
 
-    For a GPU a thread makes the next batch while the device works on the one before, in pinned
-    memory: from pageable memory even a ``non_blocking`` copy waits.
-
-    ``make`` gives a batch in the host's memory, in one thread at a time; there are ``end`` batches.
-    ``ahead`` says whether to make them ahead, None for the device's default.
+    For a GPU a thread makes the next batch while the device computes, in pinned memory: from
+    pageable memory even a ``non_blocking`` copy waits. ``make`` makes one of ``end`` batches on the
+    host. ``ahead`` enables that thread; None is the device's default.
     """
 
     def __init__(
@@ -34,7 +32,7 @@ class Batches:
         self._next: tuple[int, Future[Batch]] | None = None
 
     def __call__(self, number: int) -> Batch:
-        """A batch; what was raised while it was made is raised here."""
+        """A batch; raises any error of the thread that made it."""
         made = None
         if self._next is not None:
             ready, future = self._next
@@ -52,10 +50,7 @@ class Batches:
 
 
 class Readback:
-    """Float32 tensors of one device, copied to the host in one transfer.
-
-    On CUDA the copy waits for what was queued before it, and for nothing queued later.
-    """
+    """Float32 tensors of one device, copied to the host in one asynchronous transfer."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         self._shapes = {name: value.shape for name, value in values.items()}
@@ -68,7 +63,7 @@ class Readback:
             self._arrived.record()
 
     def read(self) -> dict[str, Any]:
-        """Wait for them; numbers and nested lists by name."""
+        """Wait for the transfer; return numbers and nested lists by name."""
         if self._arrived is not None:
             self._arrived.synchronize()
         parts = self._flat.split([shape.numel() for shape in self._shapes.values()])

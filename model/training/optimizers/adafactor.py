@@ -1,19 +1,19 @@
 """Adafactor (Shazeer and Stern 2018, algorithms 4 and 5, with relative step sizes).
 
 A step moves a tensor by ``max(1e-3, RMS(tensor)) * rate`` times its gradient over the root of a
-second moment, clipped to an RMS of 1. The second moment of a matrix is the product of the mean
-squares of its rows and of its columns; of stacked matrices each has its own, and all have one RMS.
+second moment, clipped to an RMS of 1. A matrix's second moment is the product of the mean squares
+of its rows and columns; stacked matrices have separate second moments but one RMS.
 
 State (names and shapes) and results are those of ``torch.optim.Adafactor``, but torch's version
-refuses sharded weights (2.13), synchronises with the device twice per weight, and makes some ten
-passes over each weight on a CPU. Matrices on a CPU take compiled passes here; all else goes through
+rejects sharded weights (2.13), synchronises with the device twice per weight, and makes some ten
+passes over each weight on a CPU. Here matrices on a CPU take compiled passes; all else goes through
 :mod:`model.training.optimizers.adafactor_batch`. Differences from lingvo, which trained GLaM:
 
 - lingvo factors only dimensions of 128 or more; here the last two are factored at any size.
-- lingvo adds 1e-30 to squared gradients; here the second moment is bounded below by the square of
-  ``LEAST``, about the smallest number whose square is a normal float32. (1e-30 would square to 0,
-  and the first gradient of an expert without tokens would be 0 * infinity.) A matrix whose
-  gradients stay below an RMS of about 4e-10 is normalised less exactly than lingvo's would be.
+- lingvo adds 1e-30 to squared gradients; here ``LEAST``, about the smallest number whose square is
+  a normal float32, bounds the root of the second moment. (1e-30 would square to 0, and the first
+  update of an expert without tokens would be 0 * infinity.) So a matrix whose gradients stay below
+  an RMS of about 4e-10 is normalised less exactly.
 """
 
 import inspect
@@ -36,11 +36,11 @@ class Adafactor(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
         self.found_inf: Tensor | None = None
-        """As in torch's fused optimizers: float32, above 0 for a step that must change nothing."""
+        """As in torch's fused optimizers: float32, above 0 to skip the step."""
         self._counted: list[Tensor] = []
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, without the decorator that imports ``torch._dynamo``: 0.8 s at the start."""
+        """As torch's, without the decorator that imports ``torch._dynamo``, which takes 0.8 s."""
         inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -48,14 +48,14 @@ class Adafactor(torch.optim.Optimizer):
         inspect.unwrap(torch.optim.Optimizer.zero_grad)(self, set_to_none)
 
     def uncount(self) -> None:
-        """Take the last step out of the count, once it is known that it changed nothing."""
+        """Uncount the last step, which changed nothing."""
         for step in self._counted:
             step -= 1
         self._counted = []
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; its rate is at most 1 / sqrt(step)."""
+        """Update every parameter with a gradient, at a rate of at most 1 / sqrt(step)."""
         self._counted = []
         if self.found_inf is not None and self.found_inf.is_cpu and self.found_inf > 0:
             return
@@ -100,7 +100,7 @@ def _update_compiled(member: Member, rate: float) -> None:
 
 
 def _average(state: dict[str, Any], name: str, value: Tensor, share: float) -> Tensor:
-    """Update the moving average in ``state``, initially 0, with this share of a new value."""
+    """Update a moving average in ``state``, initially 0, with this share of a new value."""
     if name not in state:
         state[name] = torch.zeros_like(value)
     average: Tensor = state[name].lerp_(value, share)

@@ -1,10 +1,9 @@
 """Adafactor's step for many weights at once; :mod:`model.training.optimizers.adafactor` calls it.
 
 On a GPU small operations cost the host more than the device, and each reduction waits for all
-processes. So weights of one shape and sharding are stacked, and sums over processes travel packed:
-the rows' sums in one reduction for each way of cutting rows, then the columns' sums, then all
-tensors' sums of squares. Nothing is synchronised with the host. The updates take as much memory as
-the gradients.
+processes. So weights of one shape and sharding are stacked, and reductions are packed: the rows'
+sums, one reduction per way of sharding, then the columns' sums, then all tensors' sums of squares.
+Nothing is synchronised with the host. The updates take as much memory as the gradients.
 
 Shapes: L weights of a stack, of R rows and C columns or of N numbers: [L, ..., R, C] or [L, N].
 """
@@ -20,16 +19,16 @@ from torch.distributed.tensor import DTensor, Placement, Replicate
 from model.glam.parameter import local
 
 LEAST = 2e-19
-"""Bound of the root of the second moment."""
+"""Lower bound of the root of the second moment."""
 LEAST_SCALE = 1e-3
-"""Bound of a tensor's RMS."""
+"""Lower bound of a tensor's RMS."""
 CLIP = 1.0
 """The largest RMS of an update, before the rate."""
 DECAY = -0.8
-"""The share of a step's squares in the moving averages is step ** DECAY."""
+"""A step's squares enter the moving averages with the share step ** DECAY."""
 
 STACK = 1 << 24
-"""Numbers that a stack has on one process at most, unless it is a single weight."""
+"""Maximum numbers of a stack on one process, unless it is a single weight."""
 
 
 class Member(NamedTuple):
@@ -42,10 +41,10 @@ class Member(NamedTuple):
 
 
 def update(members: Iterable[Member], rate: float, found_inf: Tensor | None = None) -> None:
-    """Make the step of all these weights; where ``found_inf`` is above 0, nothing changes.
+    """Update all weights; if ``found_inf`` is above 0, nothing changes.
 
-    Weights are all plain, or all sharded evenly or not over all processes, by one mesh or another,
-    in any dimension. Every process calls this with the same weights in the same order.
+    Weights are all plain, or all sharded over all processes, on any mesh and dimension, evenly or
+    not. Every process calls this with the same weights in the same order.
     """
     skip = None if found_inf is None else found_inf > 0
     stacks = [_Stack(alike, rate, skip) for alike in _alike(members)]
@@ -68,7 +67,7 @@ def update(members: Iterable[Member], rate: float, found_inf: Tensor | None = No
 
 
 def _alike(members: Iterable[Member]) -> Iterable[list[Member]]:
-    """Members that can be stacked; the same on every process, whatever shards it holds."""
+    """Group members that can be stacked, alike on every process, whatever shards it holds."""
     groups: dict[Any, list[list[Member]]] = {}
     for member in members:
         whole, numbers = member.parameter, member.parameter.numel()
@@ -84,7 +83,7 @@ def _alike(members: Iterable[Member]) -> Iterable[list[Member]]:
 
 
 class _Stack:
-    """Weights of one shape; the three parts of their step."""
+    """Weights of one shape, and the three phases of their step."""
 
     def __init__(self, members: Sequence[Member], rate: float, skip: Tensor | None) -> None:
         self.members = members
@@ -95,16 +94,16 @@ class _Stack:
         self.parameters = [local(member.parameter) for member in members]
         self.grads = [local(member.grad) for member in members]
         self.matrices = self.whole.ndim > 1
-        # Here and then everywhere: of the gradient's squares in each row of a matrix, [L, ..., R,
-        # 1]; then in each column, [L, ..., 1, C], and of the rows' averages, [L, ..., 1, 1].
+        # Local, then global sums: of a gradient's squares by row, [L, ..., R, 1]; later by column,
+        # [L, ..., 1, C], and of the rows' averages, [L, ..., 1, 1].
         self.sums: list[Tensor] = []
         if self.matrices:
             grad = _stacked(self.grads)
             self.sums, self.of_columns = [_square_sum(grad, -1)], _square_sum(grad, -2)
-        self.squares: Tensor  # sums, here and then everywhere, of weights and updates: [2, L]
+        self.squares: Tensor  # local, then global sums, of weights and updates: [2, L]
 
     def cut_over(self, dim: int) -> tuple[dist.ProcessGroup, ...]:
-        """The groups of processes over which this dimension of a matrix, -1 or -2, is cut."""
+        """The process groups that shard this dimension of a matrix, -1 or -2."""
         if not (self.matrices and isinstance(self.whole, DTensor)):
             return ()
         mesh, cuts = self.whole.device_mesh, self.whole.placements
@@ -115,7 +114,7 @@ class _Stack:
         )
 
     def average_rows(self) -> None:
-        """The averages of a matrix's rows, and all of a vector's."""
+        """Update the averages of a matrix's rows, or of a vector."""
         if self.matrices:
             mean = self.sums[0] / self.whole.shape[-1]
             self.row = self._average("row_var", mean, self.whole.ndim - 1)
@@ -124,7 +123,7 @@ class _Stack:
             self.variance = self._average("variance", _stacked(self.grads).square())
 
     def make_update(self) -> None:
-        """The updates [L, ...], of an RMS that is not clipped yet."""
+        """Compute the updates [L, ...], not clipped yet."""
         grad = _stacked(self.grads)
         if self.matrices:
             of_columns, of_rows = self.sums
@@ -140,19 +139,19 @@ class _Stack:
         self.squares = torch.stack([norms, of_update]).square()
 
     def apply(self) -> None:
-        """Take the updates from the weights."""
+        """Clip the updates and subtract them from the weights."""
         of_parameter, of_update = (self.squares / self.whole.numel()).sqrt()
         clip = (of_update / CLIP).clamp_min(1.0)
         factor = self.rate * of_parameter.clamp_min(LEAST_SCALE) / clip
         self.update.mul_(factor.view(-1, *[1] * self.whole.ndim))
         if self.skip is not None:
-            self.update.masked_fill_(self.skip, 0.0)  # it may be undefined
+            self.update.masked_fill_(self.skip, 0.0)  # it may be NaN
         torch._foreach_sub_(self.parameters, list(self.update.unbind()))
 
     def _average(self, name: str, value: Tensor, reduced: int | None = None) -> Tensor:
-        """Update the moving averages of this name, initially 0, with a step's; stacked.
+        """Update and stack moving averages, initially 0.
 
-        ``reduced`` is the dimension of a weight over which its averages are means.
+        ``reduced`` is the dimension of a weight that the averages reduce.
         """
         for member, one in zip(self.members, value.unbind(), strict=True):
             if name not in member.state:
@@ -164,7 +163,7 @@ class _Stack:
         return _stacked(averages)
 
     def _as_whole(self, local: Tensor, reduced: int | None) -> Tensor:
-        """State for a weight, cut up as the weight is, so that a checkpoint can cut it anew."""
+        """State sharded like its weight, so that a checkpoint can reshard it."""
         if not isinstance(self.whole, DTensor):
             return local
         shape = list(self.whole.shape)
@@ -180,7 +179,7 @@ class _Stack:
 
 
 def _reduce(stacks: Sequence[_Stack], dim: int) -> None:
-    """Sum the stacks' ``sums`` over the processes that cut a dimension, each way at once."""
+    """Sum the stacks' ``sums`` over the processes that shard a dimension."""
     ways: dict[tuple[str, ...], list[_Stack]] = {}
     for stack in stacks:
         if groups := stack.cut_over(dim):
@@ -196,10 +195,9 @@ def _reduce(stacks: Sequence[_Stack], dim: int) -> None:
 
 
 def _square_sum(x: Tensor, dim: int) -> Tensor:
-    """The sum of squares over one dimension, which stays with size 1."""
     return torch.linalg.vector_norm(x, dim=dim, keepdim=True).square()
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """The tensors along a new first dimension; a single one is not copied."""
+    """Stack tensors, without a copy if there is only one."""
     return torch.stack(list(tensors)) if len(tensors) > 1 else tensors[0][None]

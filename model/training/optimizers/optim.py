@@ -35,13 +35,11 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int, before: in
     """The learning rate of an update, counted from 1, of ``updates`` in all.
 
     ``constant``; ``inverse_sqrt``, the paper's min(rate, 1 / sqrt(update)); ``cosine``, which falls
-    to ``final_share`` at the end; ``wsd`` (warm-up, stable, decay: MiniCPM, Hu et al. 2024, arXiv
-    2404.06395), which is constant and then falls to ``final_share`` over the last ``decay_share``
-    of the updates, linearly as in Hägele et al. 2024 (arXiv 2405.18392). All rise linearly over
-    ``warmup_steps`` first and are scaled by ``multiplier``. Adafactor limits its step to
-    1 / sqrt(update) for any multiplier; the rate returned, and logged, is the one used.
-
-    ``before`` are updates that the optimizer had made when the run began (``train.start``).
+    to ``final_share``; ``wsd`` (warm-up, stable, decay: MiniCPM, Hu et al. 2024, arXiv 2404.06395),
+    constant, then falling to ``final_share`` over the last ``decay_share`` of the updates, linearly
+    as in Hägele et al. 2024 (arXiv 2405.18392). All rise linearly over ``warmup_steps`` and are
+    scaled by ``multiplier``. Adafactor's limit of 1 / sqrt(update) is applied too, where ``before``
+    counts the optimizer's updates before the run (``train.start``).
     """
     rate = config.learning_rate
     warmup = config.warmup_steps
@@ -70,7 +68,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def clip(model: nn.Module, norm: Tensor, limit: float | None) -> None:
-    """Scale all gradients so that their norm, which is given, is at most a limit (None: leave it).
+    """Clip gradients of a known norm to ``limit``, None for no limit.
 
     The factor is that of ``torch.nn.utils.clip_grad_norm_``, limit / (norm + 1e-6).
     """
@@ -80,35 +78,34 @@ def clip(model: nn.Module, norm: Tensor, limit: float | None) -> None:
     if factor.is_cpu and factor == 1.0:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    # Each process scales its shards.
     torch._foreach_mul_([local(gradient) for gradient in gradients], factor)
 
 
 def step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """The optimizer's step if ``finite``, a bool on its device, is true; else nothing changes.
+    """Make the optimizer's step if ``finite``, a bool on its device, is true.
 
-    The host does not wait for a device. It learns later, and then calls :func:`uncount`.
+    The host does not wait for a GPU; when it knows better it calls :func:`uncount`.
     """
-    # As fused AdamW and our Adafactor know it: a float, above 0 for a step that changes nothing.
+    # The convention of fused AdamW and our Adafactor: a float above 0 skips the step.
     known = finite.is_cpu and bool(finite)
     optimizer.found_inf = None if known else finite.logical_not().float()  # type: ignore[attr-defined]
     optimizer.step()
 
 
 def uncount(optimizer: torch.optim.Optimizer) -> None:
-    """After a :func:`step` that was not finite: take it out of the count of steps."""
+    """Uncount a :func:`step` that was not finite."""
     if isinstance(optimizer, Adafactor):  # AdamW counts on the device
         optimizer.uncount()
 
 
 @torch.no_grad()
 def gradient_norm(model: nn.Module) -> Tensor:
-    """The Euclidean norm of all gradients together: float32, not synchronised."""
+    """The Euclidean norm of all gradients: float32, not synchronised."""
     return processes.total_norm(p.grad for p in model.parameters() if p.grad is not None)
 
 
 @torch.no_grad()
 def finite(model: nn.Module) -> bool:
-    """Whether every weight is a finite number."""
+    """Whether every weight is finite."""
     norm = processes.total_norm(p.detach() for p in model.parameters())
     return bool(norm.isfinite())
