@@ -7,13 +7,13 @@
 Real text (benchmarks/real_text.py), repeated with other ids and URLs up to the size asked for, is
 written as JSONL.gz once. Then every contender reads it in a new process, in turns, round by round:
 
-- winnow     pipeline/run.py: score, decide, write Arrow shards, statistics and the page
+- winnow           pipeline/run.py: score, decide, write Arrow shards, statistics and the page
 - winnow-kept      the same with `--write kept`: dropped documents are not written, as by the peers
 - winnow-fasttext  winnow with the fastText model of the peers
-- datatrove  its reader, fastText filter and JSONL writer
-- loop       a plain Python loop: gzip, json, fastText, write JSONL.gz
-- read       Winnow's own reader alone: decompress and parse to Arrow
-- orjson     decompress (ISA-L) and parse with orjson alone
+- datatrove        its reader, fastText filter and JSONL writer
+- loop             a plain Python loop: gzip, json, fastText, write JSONL.gz
+- read             Winnow's own reader alone: decompress and parse to Arrow
+- orjson           decompress (ISA-L) and parse with orjson alone
 
 fastText has DCLM's settings (bigrams, dim 100, 2M buckets). MB are of uncompressed text. Times are
 of whole processes, start and imports included. Memory is the peak of the largest process.
@@ -184,15 +184,16 @@ def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list
 def _contender(name: str, setup: Setup, output: Path) -> list[str]:
     """The command line of a contender."""
     if name.startswith("winnow"):
-        model = setup.classifier if name == "winnow" else setup.fasttext.parent
-        return pipeline(setup.corpus, model, setup.workers, output)
+        model = setup.fasttext.parent if name == "winnow-fasttext" else setup.classifier
+        kept = ["--write", "kept"] if name == "winnow-kept" else []
+        return [*pipeline(setup.corpus, model, setup.workers, output), *kept]
     command = [sys.executable, __file__, "--contender", name]
     if name == "datatrove":
         command = [str(setup.peers), str(HERE / "peer_datatrove.py")]
     return [*command, *map(str, [setup.corpus, setup.fasttext, output, setup.workers])]
 
 
-CONTENDERS = ("winnow", "winnow-fasttext", "datatrove", "loop", "read", "orjson")
+CONTENDERS = ("winnow", "winnow-kept", "winnow-fasttext", "datatrove", "loop", "read", "orjson")
 
 
 def measure(command: Sequence[str], workers: int) -> Measurement:
