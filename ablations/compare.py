@@ -85,7 +85,6 @@ def render(study: Study, result: Comparison) -> str:
 
 
 def _errors(primary: Row) -> list[str]:
-    """The parts of the primary estimate's error."""
     error = primary["seed_error"]
     seeds = "unknown" if error is None else number(error)
     return [

@@ -31,7 +31,6 @@ SCRIPTS = ("marks.js", "plots.js")
 
 
 def main(arguments: Sequence[str], description: str | None) -> None:
-    """Pair, compare, write and print."""
     usage = " ".join(["samples='{ARM: [DIR, …], …}'", *(f"[{name}=…]" for name in OPTIONAL)])
     texts = settings.parse(arguments, description, OPTIONAL, "samples", usage)
     values = {name: settings.value(f"{name}={value}") for name, value in texts.items()}

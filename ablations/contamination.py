@@ -174,7 +174,6 @@ ConfigStore.instance().store(name="contamination_schema", node=ContaminationConf
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="contamination")
 def main(config: DictConfig) -> None:
-    """Report and print the counts."""
     command_line.run(_report_and_print, config)
 
 

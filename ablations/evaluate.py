@@ -120,7 +120,6 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
-    """Evaluate and print the scores."""
     command_line.run(_evaluate_and_print, config)
 
 

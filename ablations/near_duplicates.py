@@ -60,7 +60,6 @@ def of_study(corpus: Corpus, folder: str) -> NearDuplicates:
 
 
 def save(near: NearDuplicates, corpus: Corpus, folder: str) -> None:
-    """Store near-duplicates in a study's folder."""
     table = pa.table({"document": near.documents, "share": near.share})
     tables.write(_path(corpus, folder), table)
 
@@ -149,7 +148,6 @@ ConfigStore.instance().store(name="near_duplicates_schema", node=NearDuplicatesC
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="near_duplicates")
 def main(config: DictConfig) -> None:
-    """Print the number of near-duplicates of each source."""
     command_line.run(_count, config)
 
 

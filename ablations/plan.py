@@ -284,7 +284,6 @@ def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """A time in a readable unit."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -299,7 +298,6 @@ class PlanCallback(Callback):
     """Prints the plan instead of a sweep, and exits."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Plan and exit."""
         with exit_on_error():
             expanded = expand(config, kwargs["config_name"])
             first_batch(expanded)  # checks their order

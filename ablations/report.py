@@ -34,7 +34,6 @@ EVALUATION = re.compile(r"[^/]+/evaluation\.json")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the page and print its path."""
     settings = parse(arguments, __doc__, ["learning_rate", "claims"])
     claims = [path for path in settings.get("claims", "").split(",") if path]
     print(write_report(settings["study"], settings.get("learning_rate"), claims))
@@ -68,7 +67,6 @@ def write_report(path: str, learning_rate: str | None = None, claims: Sequence[s
 def gather(
     path: str, study: Study, learning_rate: Study | None, others: Sequence[Study] = ()
 ) -> Json:
-    """The page's data."""
     result: Comparison | ValueError
     try:
         study = variant_selection.choose(study)

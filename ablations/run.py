@@ -72,7 +72,6 @@ class StudyCallback(Callback):
             interruption.handle_signals(jobs[0].config.output)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compare and report."""
         with exit_on_error():
             _progress_report.close()
             end_if_interrupted()
@@ -112,7 +111,6 @@ def finalize(folder: str, shown: str) -> bool:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="ablation")
 def main(config: DictConfig) -> None:
-    """Run one job of the sweep."""
     job = job_of(config)
     execute(job, threads_of(job.config))
 

@@ -50,7 +50,6 @@ def analyse(study: Study) -> tuple[list[Row], list[str]]:
 
 
 def sentences(result: Crossover, axis: str, primary: Primary) -> list[str]:
-    """The crossover in words."""
     gain = endpoints.gain(primary.endpoint)
     ahead, behind = primary.treatment, primary.baseline
     if gain * result.start.value < 0:

@@ -38,7 +38,6 @@ class Signs:
 
     @property
     def sentence(self) -> str:
-        """In words."""
         return f"Sign kept at {self.kept} of {self.sizes} sizes; {self.certainty}."
 
 

@@ -183,7 +183,6 @@ def describe(
 
 
 def notes(regression: SwarmRegression | None, study: Study) -> list[str]:
-    """Caveats of the regression."""
     if regression is None:
         return []
     proposal, surface = regression.proposal, regression.surface

@@ -268,7 +268,6 @@ def in_words(variant: str, result: Result) -> str:
 
 
 def _kind(runs: Sequence[Mapping[int, Run]]) -> str:
-    """What the variants differ in."""
     results = [next(iter(by_seed.values())).result for by_seed in runs]
     rates = len({result.learning_rate for result in results}) > 1
     passes = len({round(result.epochs, 1) for result in results}) > 1

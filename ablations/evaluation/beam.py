@@ -132,7 +132,6 @@ class _Search:
 
 
 def _reorder(cache: Cache, rows_B: Tensor) -> None:
-    """Reindex the rows of the cache in place."""
     if cache.segments_BK is not None and torch.equal(
         rows_B, torch.arange(len(cache.segments_BK), device=rows_B.device)
     ):

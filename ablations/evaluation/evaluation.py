@@ -48,7 +48,6 @@ class WinnowTaskSet(TaskSet):
     task: Task
 
     def answers(self, model: LanguageModel) -> Answers:
-        """Score every choice, and generate the answers."""
         logprobs = responses.logprobs(self.task, self.items, self.shots, model)
         generated = responses.GENERATIONS.empty_table()
         if self.task.form == Form.answer:
@@ -67,7 +66,6 @@ class Evaluation:
 
     @property
     def summary(self) -> list[Score]:
-        """Scores with intervals."""
         return summarise(self.tasks)
 
 

@@ -199,7 +199,6 @@ def _as_text(request: Request) -> tuple[str, str, bool]:
 
 
 def _named(column: str, filtered: str) -> str:
-    """The name of a metric with its answer filter."""
     return column if filtered == "none" else f"{column}:{filtered}".replace("/", "-")
 
 

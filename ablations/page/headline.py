@@ -13,7 +13,6 @@ from ablations.study_files.variant_choice import CompareAt
 
 
 def question(study: Study, result: Comparison | ValueError) -> str:
-    """The study's question."""
     if not isinstance(result, ValueError):
         if result.calibration:
             return "Does the method raise false alarms, and does it find an effect that is there?"
@@ -72,7 +71,6 @@ def secondary_findings(result: Comparison | ValueError) -> list[str]:
 
 
 def next_step(study: Study, result: Comparison | ValueError) -> str:
-    """The next step."""
     if isinstance(result, ValueError):
         return "Run the study again: complete jobs are skipped."
     if result.calibration:

@@ -128,7 +128,6 @@ def _first_provenance(study: Study, arm: str) -> Mapping[str, Any]:
 
 
 def _clip(value: Any) -> Any:
-    """The value with long lists and strings truncated."""
     if isinstance(value, Mapping):
         return {str(key): _clip(item) for key, item in value.items()}
     if isinstance(value, str):

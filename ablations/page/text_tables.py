@@ -56,8 +56,6 @@ def count(name: str, head: str = "") -> Column:
 
 
 def interval(low: str = "low", high: str = "high", signed: bool = True) -> Column:
-    """A column of intervals."""
-
     def cell(row: Row) -> str:
         if row.get(low) is None or row.get(high) is None:
             return "–"

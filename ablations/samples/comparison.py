@@ -137,7 +137,6 @@ def _doubts(
     estimates: tuple[Estimate, Estimate, Estimate],
     question: Question,
 ) -> list[str]:
-    """Reasons not to claim that two models are equivalent."""
     gap, ours, base = estimates
     doubts = []
     if 1 < paired.runs < (least := equivalence.MIN_SEEDS):

@@ -24,17 +24,14 @@ class Endpoint:
 
     @property
     def unit(self) -> str:
-        """The unit of its value."""
         return self.measures[0].unit
 
     @property
     def gain(self) -> int:
-        """The sign of an improvement."""
         return self.measures[0].gain
 
     @property
     def items(self) -> int:
-        """Items paired."""
         return sum(len(measure.documents) for measure in self.measures)
 
     @property
@@ -44,7 +41,6 @@ class Endpoint:
         return sum(known) / len(known) if len(known) == len(self.measures) else None
 
     def samples(self, arm: str, runs: int) -> list[list[Stratum]]:
-        """The sample of each run of an arm."""
         weight = 1 / len(self.measures)
         return [
             [measure.stratum(arm, run, weight) for measure in self.measures] for run in range(runs)

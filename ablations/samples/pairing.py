@@ -152,13 +152,11 @@ def _check_same(task: str, arms: Arms, any_prompts: bool) -> None:
 
 
 def _first_other(log: TaskLog, reference: TaskLog, name: str) -> int | None:
-    """The first item that differs."""
     pairs = zip(log.documents, log.hashes[name], reference.hashes[name], strict=True)
     return next((item for item, mine, theirs in pairs if mine != theirs), None)
 
 
 def _prompting(one: Evaluation, other: Evaluation) -> str:
-    """Known differences in prompting."""
     differ = [
         name.removesuffix("_sha").replace("_", " ")
         for name, value in one.prompting.items()

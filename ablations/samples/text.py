@@ -29,7 +29,6 @@ TABLES = {
 
 
 def render(result: Comparison, paired: Paired) -> str:
-    """Verdict, notes and tables for a terminal."""
     primary = result.primary
     arms = {name: str(primary[name]) for name in ("treatment", "baseline")}
     runs = f"{paired.runs} run{'s' if paired.runs > 1 else ''} of each model"

@@ -48,7 +48,6 @@ class Stratum:
 
     @property
     def ratio(self) -> float:
-        """The stratum's value."""
         return float(self.numerator.sum() / self.denominator.sum())
 
 

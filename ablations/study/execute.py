@@ -168,7 +168,6 @@ def evaluate_tasks(
 
 
 def write_results(job: Job, corpus: Corpus, config_hash: str, tasks: pa.Table | None) -> Result:
-    """Write the results of a trained job."""
     folder = os.path.join(job.folder, "training")
     outcome = read_outcome(folder)
     near = near_duplicates.of_study(corpus, job.config.output)

@@ -55,7 +55,6 @@ def ignore_signals() -> None:
 
 
 def stop_requested(folder: str) -> bool:
-    """Whether a study has been asked to stop."""
     return os.path.exists(os.path.join(folder, STOP))
 
 

@@ -30,7 +30,6 @@ class JobFailedError(RuntimeError):
 
 
 def log_of(folder: str, name: str, rank: int) -> str:
-    """The path of the log of a job's process."""
     return os.path.join(folder, f"{name}_{rank}.log" if rank else f"{name}.log")
 
 

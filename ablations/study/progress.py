@@ -47,7 +47,6 @@ class JobState:
 
     @property
     def running(self) -> bool:
-        """Whether it is running."""
         return self.started is not None and not self.complete and not self.failed
 
     def seconds(self, now: float) -> float | None:
@@ -107,7 +106,6 @@ class Watch(threading.Thread):
         self._reported: set[str] = set()
 
     def run(self) -> None:
-        """Report until stopped."""
         estimated, stopping, shown = False, False, time.monotonic()
         while not self._ended.wait(REFRESH):
             if interruption.received_signal() and not stopping:

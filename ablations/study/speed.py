@@ -33,7 +33,6 @@ class Speed:
     memory: float
 
     def seconds(self, steps: int, evaluated_bytes: float) -> float:
-        """Seconds of a job."""
         return self.start + steps * self.step + evaluated_bytes * self.evaluated_byte
 
 

@@ -99,11 +99,9 @@ class JobKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The job's name in messages."""
         return f"{self.arm_name} seed {self.seed}"
 
     def folder(self, study: str) -> str:
-        """The folder of its files."""
         return storage.join(study, self.arm_name, f"seed_{self.seed}")
 
 
@@ -233,7 +231,6 @@ class Result:
 
     @property
     def key(self) -> JobKey:
-        """Its job."""
         return JobKey(self.arm, self.variant, self.seed)
 
 
@@ -322,7 +319,6 @@ class Study:
         return {key.seed: run for key, run in self.runs.items() if key[:2] == arm_and_variant}
 
     def variant_of(self, arm: str) -> str:
-        """The variant at which the study compares an arm."""
         choice = self.chosen.choices.get(arm) if self.chosen else None
         return choice.variant if choice else self.declared.main
 
@@ -333,7 +329,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def write_declaration(study: str, declared: Declaration) -> None:
-    """Write ``study.yaml``."""
     value = {"format": FORMAT, **dataclasses.asdict(declared)}
     absent = [name for name in ("compare", "harness", "swarm") if not getattr(declared, name)]
     present = {key: item for key, item in value.items() if key not in absent}
@@ -355,6 +350,5 @@ def write_run(study: str, result: Result, heldout: pa.Table, tasks: pa.Table | N
 
 
 def write_failure(study: str, job: JobKey, error: str, trace: str) -> None:
-    """Write a job's failure record."""
     path = storage.join(job.folder(study), FAILURE)
     storage.write_json(path, {"format": FORMAT, "error": error, "traceback": trace})

@@ -76,7 +76,6 @@ def assemble(title: str, body: str, scripts: Sequence[str], data: Any, style: st
 
 
 def read(name: str) -> str:
-    """The text of a file in this folder."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 

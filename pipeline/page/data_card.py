@@ -49,7 +49,6 @@ _COLUMNS = {
 
 
 def data_card(manifest: Mapping[str, Any], statistics: Summary) -> str:
-    """The card of a run."""
     sources, groups = statistics["sources"], statistics["groups"]
     config, classifier = manifest["config"], manifest["classifier"]
     everything, form = config["write"] == "all", _form(manifest)
@@ -180,7 +179,6 @@ def _form(manifest: Mapping[str, Any]) -> str:
 
 
 def _size_category(rows: int) -> str:
-    """The hub's category for a number of rows."""
     names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
     place = max(0, len(str(rows)) - 3)
     if place == 0:

@@ -140,7 +140,6 @@ def _languages(groups: pa.Table) -> list[Json]:
 
 
 def _removed(rows: Sequence[Json]) -> list[Json]:
-    """Documents that steps and the rule dropped, by reason, the most first."""
     counts: Counter[str] = Counter()
     for row in rows:
         if row["outcome"] not in ("read", "kept", "copied", "quarantined"):

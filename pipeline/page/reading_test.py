@@ -54,7 +54,6 @@ class ReadingTest:
         return xxhash.xxh3_128_hexdigest(json.dumps([self.run, *columns]).encode())
 
     def page_data(self) -> Json:
-        """What ``reading_test.js`` shows."""
         return {
             "format": FORMAT,
             "run": self.run,

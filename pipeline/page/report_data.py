@@ -171,7 +171,6 @@ PANELS: dict[str, Panel] = {
 
 
 def _sources(statistics: Summary) -> list[Json]:
-    """One entry per source, largest first."""
     found: dict[str, Json] = {}
     for row in statistics["sources"].to_pylist():
         new = {"name": row["source"], "names": [row["source"]], "filtered": row["filtered"]}

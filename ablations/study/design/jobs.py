@@ -48,17 +48,14 @@ class Job:
 
     @property
     def key(self) -> JobKey:
-        """Arm, variant and seed."""
         return JobKey(self.config.arm, self.config.variant, self.config.seed)
 
     @property
     def name(self) -> str:
-        """The name in messages."""
         return self.key.name
 
     @property
     def folder(self) -> str:
-        """The folder of its files."""
         return self.key.folder(self.config.output)
 
     @property
@@ -73,7 +70,6 @@ class Job:
 
     @property
     def flops(self) -> float:
-        """FLOPs of its training."""
         from model import sizes  # needs torch, which processes that only start jobs don't load
 
         model, length = self.config.model, self.config.data.sequence_length
@@ -99,7 +95,6 @@ def describe(name: str, model: GLaMConfig) -> str:
 
 @functools.cache
 def _named(name: str) -> GLaMConfig:
-    """A model as defined in ``conf/model``."""
     model: GLaMConfig = command_line.checked(compose(overrides=[f"+model={name}"]).model)
     return model
 

@@ -24,12 +24,10 @@ SEED_OFFSET = 1_000_000
 
 
 def is_trunk(config: AblationConfig) -> bool:
-    """Whether this job trains a trunk."""
     return config.trunk and config.arm == TRUNK
 
 
 def starts_from_trunk(config: AblationConfig) -> bool:
-    """Whether this job is an arm that starts from a trunk."""
     return config.trunk and config.arm != TRUNK
 
 
@@ -71,7 +69,6 @@ def split_schedule(config: AblationConfig) -> AblationConfig:
 
 
 def folder(config: AblationConfig) -> str:
-    """The folder of this arm's trunk."""
     seed = config.seed if config.trunk_seed is None else config.trunk_seed
     return JobKey(TRUNK, config.variant, seed).folder(config.output)
 

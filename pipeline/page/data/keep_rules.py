@@ -65,7 +65,6 @@ def solved_for(decision: Json) -> str:
 
 
 def has_copies(rule: Json) -> bool:
-    """Whether a run's documents have a column ``copies``."""
     return any(group["rule"]["name"] == "buckets" for group in rules_of(rule))
 
 

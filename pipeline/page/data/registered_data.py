@@ -33,7 +33,6 @@ def add_up(domains: Iterable[pa.Table]) -> pa.Table:
 
 
 def write(output: str, manifest: Mapping[str, Any]) -> None:
-    """Write the registered domains of a finished run."""
     with tables.open_file(_path(output, "domains")) as source, pq.ParquetFile(source) as file:
         table = add_up(file.read_row_group(i) for i in range(file.num_row_groups))
     table = table.replace_schema_metadata({_RUN: manifest["key"]})
