@@ -50,8 +50,7 @@ def measure(
 ) -> pa.Table:
     """Which items occur in which arm: :data:`ablations.study_files.results.CONTAMINATION`.
 
-    One pass over the pool finds the few documents that share an n-gram with any item, to compare
-    items with by arm.
+    One pass over the pool finds the few documents that share an n-gram with any item.
 
     Raises:
         ValueError: the corpus's tokenizer changes text.

@@ -22,8 +22,7 @@ class HarnessModel(LM):
     """A trained model behind the interface of the harness.
 
     Give ``run``, a folder of ``model/train.py`` or a checkpoint, or a ``model`` in memory.
-    ``conf/evaluate.yaml`` explains the other settings; the harness's others (batch size …) are
-    unused.
+    ``conf/evaluate.yaml`` explains other settings; those of the harness are unused.
     """
 
     def __init__(

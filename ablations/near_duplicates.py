@@ -71,8 +71,7 @@ def _path(corpus: Corpus, folder: str) -> str:
 def find(corpus: Corpus, n: int = N, threshold: float = THRESHOLD) -> NearDuplicates:
     """Compare every held-out document with the raw pool, in two passes over tokens.
 
-    Memory: 8 bytes for each n-gram of a held-out document; n-grams with equal 64-bit hashes count
-    as one.
+    Memory: 8 bytes for each n-gram of a held-out document, identified by its 64-bit hash.
 
     Raises:
         ValueError: n or threshold is out of range.

@@ -83,8 +83,7 @@ class StudyCallback(Callback):
 def finalize(folder: str, shown: str) -> bool:
     """Print failures and the verdict; write the comparison and the page.
 
-    ``shown`` is the folder's name in messages. Returns whether every job is complete and the arms
-    could be compared.
+    ``shown`` is the folder's name in messages. Returns whether all jobs are complete and compared.
     """
     study = read_study(folder)
     declared, complete = study.declared, len(study.runs)

@@ -41,8 +41,7 @@ CLAIMS = {
 """Claims, and the study (``conf/experiment``) that tests each."""
 
 EQUAL_FLOPS = 0.15
-"""Relative difference in FLOPs per token between "equal" models; GLaM's 1.7B models, dense and with
-64 experts, differ by 11 %."""
+"""The largest relative difference in FLOPs per token; GLaM's two 1.7B models differ by 11 %."""
 
 POINTS_OF_INTEREST = 1.0
 """The smallest difference of interest between scores, in points of 100."""
@@ -86,8 +85,7 @@ class Measure:
 class ClaimTest:
     """A claim as one study tests it: a weighted sum of arms.
 
-    A contrast has the weights 1 and -1, a slope those of least squares. ``smallest`` scales the
-    smallest difference of interest.
+    Weights are 1 and -1, or a least-squares slope; ``smallest`` scales the difference of interest.
     """
 
     claim: str

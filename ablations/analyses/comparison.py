@@ -53,8 +53,7 @@ def compare(
 ) -> Comparison:
     """Compare the arms of a study.
 
-    ``learning_rates`` is a study of the arms at several learning rates; ``others`` are further
-    studies that test GLaM's claims.
+    ``learning_rates`` has the arms at several learning rates; ``others`` test GLaM's claims.
 
     Raises:
         ValueError: no seed has both arms of the primary contrast, or its endpoint was not measured.

@@ -1,7 +1,6 @@
 """Comparisons across the sizes of a study: contrasts, order of arms, scaling law.
 
-Sizes are variants with different models; of several variants of one size (learning rates), the main
-or else the first one counts.
+Sizes are variants with different models; of variants of one size, the main or first one counts.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,7 @@ from ablations.study_files.table import Row
 class Signs:
     """The number of ``sizes`` at which the primary difference has the largest size's sign.
 
-    ``clear`` counts those whose interval excludes 0; None if a size has one seed, whose interval
-    lacks training noise.
+    ``clear`` counts those whose interval excludes 0; None if a size has only one seed.
     """
 
     kept: int

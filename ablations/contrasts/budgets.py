@@ -68,8 +68,7 @@ def log_tokens_to(tokens: FloatArray, best: FloatArray, level: float) -> float:
 def places(curves: Mapping[str, Mapping[int, Curve]], axis: str) -> list[float]:
     """Points of comparison: the farthest end of any arm, halved repeatedly, and each arm's end.
 
-    An arm ends where its first seed does. Of points within 2 %, as when arms differ only in scoring
-    cost, the first counts.
+    An arm ends where its first seed does. Of points within 2 % of each other, the first counts.
     """
     ends = {
         arm: min(float(getattr(curve, axis)[-1]) for curve in seeds.values())

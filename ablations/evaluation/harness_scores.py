@@ -162,8 +162,7 @@ def table(
 ) -> pa.Table:
     """All metrics of a task: :data:`ablations.study_files.results.TASKS`.
 
-    ``values`` are from :meth:`Judge.values`, ``logprobs`` the choices of items whose right answer
-    is known.
+    ``values`` are from :meth:`Judge.values`, ``logprobs`` the choices of items with known answers.
     """
     parts = [TASKS.empty_table()]
     chance: dict[str, float] = {}

@@ -42,8 +42,7 @@ class HarnessTaskSet(TaskSet):
     """A task of the harness, which scores its answers.
 
     ``requests`` are those of all items in order, ``owners`` the index of each request's item. Only
-    items with a known right answer have real choices. ``judge`` is None in processes that only
-    answer.
+    items with a known right answer have real choices. Processes that only answer have no ``judge``.
     """
 
     requests: Sequence[Request]

@@ -2,8 +2,7 @@
 
 Each task is tested by its *main* metric: the first preferred one, else lm-eval's first. The primary
 endpoint is their unweighted mean over tasks. The family of further tests, with Holm's adjustment,
-has every arm on every task, and the arms after the second on the primary endpoint. Other metrics
-have intervals but no tests.
+has every arm on every task, and the arms after the second on the primary endpoint.
 
 With one run per arm the results are about these models; with several (training seeds) they
 generalise to other seeds, as in a study (:mod:`ablations.stats.inference`).

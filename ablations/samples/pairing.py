@@ -25,8 +25,7 @@ Arms = Mapping[str, Sequence[Evaluation]]
 class Measure:
     """A metric of a task in all runs. ``clusters`` [items] numbers the passages from 0.
 
-    ``scores`` and ``chance`` are in ``unit``, ``reported`` in the harness's. ``gain`` is the sign
-    of an improvement.
+    ``scores`` and ``chance`` are in ``unit``, ``reported`` in the harness's.
     """
 
     task: str

@@ -56,8 +56,7 @@ ROUNDING = 1e-12
 class Scores:
     """One endpoint of A arms at one size: ``means`` float64 [A] over ``seeds`` shared seeds.
 
-    ``noise`` is the standard deviation of a run, without what a seed adds to all arms; None with
-    one seed or one arm.
+    ``noise`` is the standard deviation of a run, less seed effects; None with one seed or one arm.
     """
 
     means: FloatArray

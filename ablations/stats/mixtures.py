@@ -44,8 +44,7 @@ class Surface:
 
     ``sd`` is the residual standard deviation with ``df`` degrees of freedom, ``leverage`` [n] the
     diagonal of the hat matrix, ``left_out`` [n] each run's prediction by all others.
-    ``lack_of_fit`` is the p of the F test against the spread between runs of one mixture; None
-    without such runs.
+    ``lack_of_fit`` is the p of the F test against the spread between runs of one mixture, if any.
     """
 
     coefficients: FloatArray
@@ -144,8 +143,7 @@ def propose(
 ) -> Proposal:
     """The best of the candidates [m, k], which include the swarm's mixtures, or ``chosen`` [k].
 
-    It is compared with the ``natural`` mixture [k]. ``gain`` is the sign of an improvement,
-    1 - alpha the coverage.
+    It is compared with the ``natural`` mixture [k]. ``gain`` is the sign of an improvement.
     """
     terms = design(candidates)
     inside = leverage(surface, candidates) <= surface.leverage.max() * (1 + 1e-9)

@@ -1,7 +1,6 @@
 """Graceful stop of a study: running jobs save a checkpoint, pending jobs do not start.
 
-Jobs run in other processes, perhaps on other machines, so a stop request is a file in the study's
-folder; Ctrl-C would kill them.
+Jobs may run on other machines, so a stop request is a file in the study's folder.
 """
 
 import contextlib
@@ -26,8 +25,7 @@ class StoppedError(Exception):
 def handle_signals(folder: str) -> None:
     """Turn Ctrl-C, SIGTERM and SIGHUP into a stop request; a second one exits at once.
 
-    Call it in the main thread while another thread runs, to receive the signals that are blocked
-    here and in child processes.
+    Call it in the main thread while another thread runs to receive the signals blocked here.
     """
     path = os.path.join(folder, STOP)
     with contextlib.suppress(FileNotFoundError):

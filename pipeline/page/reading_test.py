@@ -1,7 +1,6 @@
 """A blind reading test: its pairs and answers, and how often reader and score agree.
 
-``reading/pairs.arrow`` and ``reading/answers-….json`` name their run; those of other runs are
-ignored.
+``reading/pairs.arrow`` and ``reading/answers-….json`` of other runs are ignored.
 """
 
 import itertools

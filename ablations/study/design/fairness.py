@@ -1,7 +1,6 @@
 """Check that a filter is judged on sources its classifier was not trained on.
 
-A classifier selects text like its training data. On those sources any filter looks better than it
-is.
+A classifier selects text like its training data; judged on that, any filter looks too good.
 """
 
 from collections.abc import Sequence

@@ -67,8 +67,7 @@ def _keepers(names: Sequence[str], classifiers: int) -> str:
 def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
     """A row for each source and pair of classifiers: Spearman's rank correlation of their scores.
 
-    The 95 % interval is Fisher's, with standard error ``1.03 / sqrt(n - 3)`` (Fieller, Hartley and
-    Pearson 1957).
+    The interval is Fisher's, of 95 %: standard error ``1.03 / sqrt(n - 3)`` (Fieller et al. 1957).
     """
     rows = []
     for source, (scores, _kept) in _samples(statistics).items():
@@ -90,8 +89,7 @@ def agreement_rows(_: Mapping[str, Any], statistics: Summary) -> list[Json]:
 def scatter(shown: Sequence[str], statistics: Summary) -> Json | None:
     """Sample scores of each shown source, for a plot; None with one classifier.
 
-    ``sources`` has by name the scores of each classifier in the order of ``names``, and the
-    decisions.
+    ``sources`` has decisions, and the scores of each classifier in the order of ``names``.
     """
     found = {source: of for source, of in _samples(statistics).items() if source in shown}
     if not found:
