@@ -1,11 +1,11 @@
-"""How often a step and datatrove's filter agree on a document.
+"""Measures how often our steps and datatrove's filters agree on a document.
 
     python -m venv cache/peers && cache/peers/bin/pip install 'datatrove[io,processing]==0.10.1'
     python benchmarks/datatrove_agreement.py 'corpus/*.jsonl.gz'
 
-Both read the same English documents: JSON lines with a ``text``, and a ``lang`` of ``en`` if they
-have one. Prints for each step the share of documents that both keep or both drop, with words
-counted by white space and as datatrove counts them; ``--show 3`` prints documents that differ.
+Both read the same English documents: JSON lines with a ``text`` and, if any, a ``lang`` of ``en``.
+Prints the share of documents that both keep or both drop, per step, with words counted by white
+space and as datatrove counts them; ``--show 3`` prints disagreements.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pipeline.settings.step_settings import resolve_steps
 from pipeline.steps import build_steps
 
 LINE_ENDS = ".?!\"'"
-"""Of FineWeb; newer versions of datatrove have another default."""
+"""FineWeb's; newer versions of datatrove have another default."""
 
 STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "gopher": ("gopher", {}),
@@ -31,7 +31,7 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "c4 of FineWeb": ("c4", {"line_ends": "", "min_line_words": 3, "min_sentences": 5}),
     "fineweb": ("fineweb", {"line_ends": LINE_ENDS}),
 }
-"""The settings of our steps that ``peer_datatrove_filters.py`` gives to datatrove's."""
+"""Our steps with the settings of ``peer_datatrove_filters.py``."""
 
 TITLES = {
     "c4": "`c4`, as `C4QualityFilter` is by default",
@@ -76,7 +76,7 @@ def read(path: str, limit: int) -> list[str]:
 
 
 def reasons(step: str, settings: dict[str, Any], texts: list[str]) -> list[str | None]:
-    """Why our step drops each text; None if it does not."""
+    """The reason why our step drops each text, or None."""
     (built,) = build_steps(resolve_steps({step: settings}))
     text = pa.array(texts, pa.large_string())
     _, codes = built(pa.RecordBatch.from_arrays([text], names=["text"]))
@@ -84,7 +84,7 @@ def reasons(step: str, settings: dict[str, Any], texts: list[str]) -> list[str |
 
 
 def peer(python: str, texts: list[str]) -> dict[str, list[str | None]]:
-    """The same of datatrove's filters, from an interpreter that has them."""
+    """The same for datatrove's filters, run by an interpreter that has them."""
     done = subprocess.run(
         [python, str(HERE / "peer_datatrove_filters.py")],
         input="\n".join(json.dumps(text) for text in texts),

@@ -1,19 +1,19 @@
-"""What an engine does to a run, beside Beam's embedded one on the same cores.
+"""Compares Beam engines with the embedded one on the same cores.
 
     make engines
     python benchmarks/engines.py formats --megabytes 200
     python benchmarks/engines.py slots --megabytes 200
     python benchmarks/engines.py small --files 10000
 
-- formats  64 files of uneven size in every format, with a known rule, a solved one, and one with
-           exact duplicates: are all files byte-equal; time, memory, bytes over the network
-- slots    how 1, 2 and 4 slots share these 64 files: what each did, how long it waited at the end
-- small    as many files as asked, of 5 documents each: time and memory, the manifest
+- formats  64 files of uneven size in all formats, with a known rule, a solved one, and one with
+           exact duplicates: byte equality, time, memory, network traffic
+- slots    the work of 1, 2 and 4 slots on these 64 files, and their waiting time at the end
+- small    many files of 5 documents each: time, memory, manifest
 
 The input is real text (benchmarks/real_text.py), repeated with other ids and hosts. Every run is a
-new process, start-up and imports included; as root, in a network namespace of its own, whose
-loopback counts once each byte that engine and workers send each other. Memory is the peak of the
-largest process.
+new process, start-up and imports included. As root it has a separate network namespace, whose
+loopback counts each byte between engine and workers once. Memory is the peak of the largest
+process.
 """
 
 import argparse
@@ -52,7 +52,7 @@ LARGEST = 50  # times the smallest
 
 
 def main() -> None:
-    """Run one of the three."""
+    """Run one of the benchmarks."""
     if sys.argv[1:2] == ["--inside"]:
         _inside(Path(sys.argv[2]), sys.argv[3:])
         return
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def engines(flags: argparse.Namespace) -> dict[str, list[str]]:
-    """The flags of each engine that is here."""
+    """The flags of each installed engine."""
     found = {"DirectRunner": [f"--direct_num_workers={flags.workers}"]}
     if os.path.exists(flags.prism):
         found["PrismRunner"] = ["--runner=PrismRunner", f"--prism_location={flags.prism}"]
@@ -151,7 +151,7 @@ def slots(flags: argparse.Namespace) -> None:
 def run(
     flags: argparse.Namespace, corpus: Path, output: Path, own: list[str]
 ) -> tuple[Measurement, str]:
-    """One run; MB over its loopback, or why there is no number."""
+    """Run once; return the measurement, and the MB over its loopback if counted."""
     shutil.rmtree(output, ignore_errors=True)
     scorer = classifier(flags.work, "hashed_linear")
     command = [sys.executable, str(ROOT / "pipeline" / "run.py"), f"--source=web={corpus}/*/*"]
@@ -166,7 +166,7 @@ def run(
 
 
 def _inside(sent: Path, command: list[str]) -> None:
-    """Run a command in this network namespace, and note what went over its loopback."""
+    """Run a command in this network namespace, and record the traffic of its loopback."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     code = subprocess.run(command, check=False).returncode
     (line,) = (x for x in Path("/proc/net/dev").read_text().splitlines() if x.strip()[:3] == "lo:")
@@ -175,10 +175,10 @@ def _inside(sent: Path, command: list[str]) -> None:
 
 
 def digest_of(folder: Path) -> tuple[int, str]:
-    """How many files a run wrote below a folder, and a digest of their names and contents."""
+    """The number of files below a folder, and a digest of their names and contents."""
     found = hashlib.sha256()
     files = (path for path in folder.rglob("*") if path.is_file())
-    paths = sorted(path for path in files if path.name != run_log.NAME)  # which has the time
+    paths = sorted(path for path in files if path.name != run_log.NAME)  # it contains times
     for path in paths:
         found.update(str(path.relative_to(folder)).encode())
         found.update(hashlib.sha256(path.read_bytes()).digest())
@@ -186,7 +186,7 @@ def digest_of(folder: Path) -> tuple[int, str]:
 
 
 def write_formats(folder: Path, size: int) -> Path:
-    """``size`` bytes of text in 64 files of uneven size, format after format."""
+    """Write ``size`` bytes of text to 64 files of uneven size, in turns of all formats."""
 
     def files() -> Iterator[tuple[str, bytes]]:
         weights = [LARGEST ** (i * 37 % FILES / (FILES - 1)) for i in range(FILES)]
@@ -203,7 +203,7 @@ def write_formats(folder: Path, size: int) -> Path:
 
 
 def write_small(folder: Path, count: int) -> Path:
-    """Files of 5 documents each, a hundred to a folder."""
+    """Write files of 5 documents each, a hundred to a folder."""
 
     def files() -> Iterator[tuple[str, bytes]]:
         source = _documents()
@@ -215,7 +215,7 @@ def write_small(folder: Path, count: int) -> Path:
 
 
 def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Path:
-    """Write files to a folder, unless it is there."""
+    """Write files to a folder, unless it exists."""
     if not folder.exists():
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -227,7 +227,7 @@ def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Path:
 
 
 def _documents() -> Iterator[dict[str, str]]:
-    """Real texts without end; repeats of nine in ten end with another number."""
+    """Endless real texts; nine in ten repeats end with a different number."""
     texts = read_texts()
     for number in itertools.count():
         repeat, i = divmod(number, len(texts))
@@ -240,7 +240,7 @@ def _lines(rows: Rows) -> bytes:
 
 
 def _warc(kind: str, media: str, rows: Rows, block: Callable[[dict[str, str]], bytes]) -> bytes:
-    """Records, each in its own gzip member."""
+    """WARC records, one per gzip member."""
     out = []
     for row in rows:
         body = block(row)
@@ -293,7 +293,6 @@ def _arrow(rows: Rows, new: Callable[..., pa.ipc.RecordBatchFileWriter]) -> byte
 
 
 def _text(rows: Rows) -> bytes:
-    """One document."""
     return "\n\n".join(row["text"] for row in rows).encode()
 
 

@@ -1,13 +1,13 @@
-"""Checks the model on one GPU against the CPU, then measures how fast it is.
+"""Checks the model on one GPU against the CPU, then measures its speed.
 
-    python benchmarks/gpu.py --out DIR                      where a GPU is
+    python benchmarks/gpu.py --out DIR                      on a GPU
     python benchmarks/gpu.py --device cpu --tiny --out DIR  a rehearsal without one
 
-A part that fails is recorded, and the next one starts. ``DIR/gpu.json`` is written after each part;
-none starts once ``--seconds`` are over. Utilisation is a share of the published peak (``of the
-peak``) and of a matrix product measured here. Needs torch (2.11 or later), hydra-core, xxhash and,
-for the peers, transformers; no network, and numba and pyarrow only with ``--corpus``. Exit code 1:
-a check or a part failed.
+Failures are recorded, and the next part starts, unless ``--seconds`` are over. ``DIR/gpu.json`` is
+written after each part. Utilisation is relative to the published peak (``of the peak``) and to a
+measured matrix product. Needs torch (2.11 or later), hydra-core, xxhash and, for the peers,
+transformers; no network, and numba and pyarrow only with ``--corpus``. The exit code is 1 if
+anything failed.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _do_without_numba() -> None:
-    """Without numba, replace the CPU's kernels by torch's operations."""
+    """Without numba, replace the CPU kernels by torch operations."""
     if importlib.util.find_spec("numba"):
         return
     print("numba is not installed: the CPU computes by torch's operations")

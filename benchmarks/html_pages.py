@@ -1,9 +1,9 @@
-"""Text of the pages of a WARC file: our reader beside resiliparse alone and trafilatura.
+"""Compares the extraction of text from a WARC file with resiliparse alone and trafilatura.
 
     OMP_NUM_THREADS=1 python benchmarks/html_pages.py --warc crawl.warc.gz
 
-All read the file from its start, in one process and in turns. Prints the least CPU time of the
-rounds, then the time of each step of our reader.
+All read the whole file, in one process and in turns. Prints the minimum CPU time over rounds, then
+the time of each step of our reader.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _main_content(page: str) -> str:
 
 
 def _steps(stored: bytes, rounds: int) -> dict[str, float]:
-    """The least CPU seconds of each step over all pages."""
+    """The minimum CPU seconds of each step over all pages."""
     least: dict[str, float] = {}
     for _ in range(rounds):
         spent = dict.fromkeys(_STEPS, 0.0)
@@ -111,7 +111,7 @@ def _steps(stored: bytes, rounds: int) -> dict[str, float]:
 
 
 def _least(peers: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """The least CPU seconds of each, in turns, after a round that warms up."""
+    """The minimum CPU seconds of each contender, in turns, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in peers}
     for _ in range(rounds + 1):
         for name, read in peers.items():

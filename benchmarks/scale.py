@@ -1,11 +1,11 @@
-"""How the pipeline grows with its input: time, memory, files, manifest.
+"""Measures how time, memory, files and manifest of the pipeline grow with its input.
 
     python benchmarks/scale.py --megabytes 10 100 1000 10000 --workers 1 2
 
-Real text (benchmarks/real_text.py), repeated with other ids and hosts, is split into JSONL.gz files
-of 50 MB of text, a third of a Common Crawl WET file. No two documents share a host: the worst case
-for the statistics. Each size runs in a new process with each number of workers, on as many cores;
-start-up and imports count. Memory is the peak of the largest process. MB are of uncompressed text.
+The input is real text (benchmarks/real_text.py), repeated with other ids and hosts, in JSONL.gz
+files of 50 MB of text, a third of a Common Crawl WET file. No two documents share a host: the worst
+case for the statistics. Each run is a new process, start-up and imports included, on as many cores
+as workers. Memory is the peak of the largest process. MB are of uncompressed text.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FILE_BYTES = 50_000_000
 
 
 def main() -> None:
-    """Make the inputs, run every size, print the table as it grows."""
+    """Run every size and print the table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000, 10000])

@@ -4,12 +4,10 @@
 
 Reads any format of the pipeline. Half of the documents, by a hash of their text, train each
 contender, unweighted; the other half gives its ROC-AUC, unweighted and with classes and sources
-balanced. Then all contenders score all documents, in turns and round by round. Times are CPU
-seconds of scoring alone, from text in memory to margins: Arrow arrays for Winnow, Python strings of
-one line, made beforehand, for the others. Figures are medians over rounds, ratios are of speeds
-within a round.
-
-The last lines show how much word order counts: documents with their words shuffled.
+balanced. Then the contenders take turns to score all documents. Times are CPU seconds from text in
+memory to margins: Arrow arrays for Winnow, prepared one-line Python strings for the others. Figures
+are medians over rounds, ratios those of speeds within a round. The last lines show the effect of
+word order, by documents with shuffled words.
 """
 
 import argparse
@@ -50,7 +48,7 @@ PENALTY = 10.0  # scikit-learn's C: the inverse strength of the L2 penalty
 
 @dataclass(frozen=True)
 class Documents:
-    """n documents: text large_string, the same as Python strings, class and source."""
+    """n documents: text (large_string), the same as Python strings, class and source."""
 
     text: pa.Array
     lines: list[str]
@@ -58,7 +56,7 @@ class Documents:
     source: npt.NDArray[np.str_]
 
     def part(self, chosen: npt.NDArray[np.bool_]) -> "Documents":
-        """Those where ``chosen`` (bool [n]) is true."""
+        """The documents where ``chosen`` (bool [n]) is true."""
         text, lines = self.text.filter(pa.array(chosen)), itertools.compress(self.lines, chosen)
         return Documents(text, list(lines), self.positive[chosen], self.source[chosen])
 
@@ -92,7 +90,7 @@ def main() -> None:
 
 
 def read(positive: list[str], negative: list[str]) -> Documents:
-    """All documents of the files, exact duplicates removed."""
+    """Read all documents, without exact duplicates."""
     globs = {"positive": positive, "negative": negative}
     sources = train_documents.find_sources(globs, {"text": "text"}, storage.find, print)
     how = train_documents.Input(ReadOptions(), metadata=())
@@ -104,7 +102,7 @@ def read(positive: list[str], negative: list[str]) -> Documents:
 
 
 def winnow(train: Documents, config: FeatureConfig) -> Scorer:
-    """Our kernel, with weights by logistic regression."""
+    """Our kernel, with weights from logistic regression."""
     weights, bias = fit(hashed_features(train.text, config), train.positive)
     model = HashedLinear(config, weights, bias)
     return lambda documents: model.margins(documents.text)
@@ -143,7 +141,7 @@ def fit(
 def time_all(
     contenders: dict[str, Scorer], documents: Documents, rounds: int
 ) -> dict[str, list[float]]:
-    """MB of UTF-8 text a CPU second, per contender and round."""
+    """MB of UTF-8 text per CPU second, by contender and round."""
     size = documents.text.get_total_buffer_size() / 1e6
     head = documents.part(np.arange(len(documents.text)) < 10)
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -183,7 +181,7 @@ def report(
 
 
 def report_shuffled(contenders: dict[str, Scorer], test: Documents) -> None:
-    """Print how alike documents and their shuffled words score."""
+    """Print how scores change if words are shuffled."""
     draw = random.Random(0)
     shuffled = []
     for line in test.lines:

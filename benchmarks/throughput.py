@@ -4,15 +4,15 @@
     pip install orjson
     python benchmarks/throughput.py --megabytes 200 --rounds 3 --workers 1
 
-Real text (benchmarks/real_text.py), repeated with other ids and URLs up to the size asked for, is
-written as JSONL.gz once. Then every contender reads it in a new process, in turns, round by round:
+The input is real text (benchmarks/real_text.py), repeated with other ids and URLs, as JSONL.gz.
+Contenders take turns, each in a new process:
 
 - winnow           pipeline/run.py: score, decide, write Arrow shards, statistics and the page
 - winnow-kept      the same with `--write kept`: dropped documents are not written, as by the peers
 - winnow-fasttext  winnow with the fastText model of the peers
 - datatrove        its reader, fastText filter and JSONL writer
 - loop             a plain Python loop: gzip, json, fastText, write JSONL.gz
-- read             Winnow's own reader alone: decompress and parse to Arrow
+- read             Winnow's reader alone: decompress and parse to Arrow
 - orjson           decompress (ISA-L) and parse with orjson alone
 
 fastText has DCLM's settings (bigrams, dim 100, 2M buckets). MB are of uncompressed text. Times are
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PEERS = ROOT / "cache/peers/bin/python"
-"""An interpreter that has datatrove."""
+"""An interpreter with datatrove."""
 
 FILES = 16
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all contenders share."""
+    """The settings of all contenders."""
 
     corpus: Path
     classifier: Path
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def classifier(work: Path, kind: str, *settings: str) -> Path:
-    """A classifier of real text, trained unless it is there."""
+    """A classifier of real text, trained unless it exists."""
     text, output = real_text(), work / kind
     if not output.exists():
         train = [sys.executable, str(ROOT / "quality_classifier" / "train.py"), f"kind={kind}"]
@@ -113,7 +113,7 @@ FASTTEXT = ["fasttext.dim=100", "fasttext.buckets=2000000", "fasttext.word_ngram
 
 
 def real_text() -> Path:
-    """The folder that benchmarks/real_text.py makes, made unless it is there."""
+    """The output of benchmarks/real_text.py, made unless it exists."""
     text = ROOT / "cache" / "real_text"
     if not text.exists():
         subprocess.run([sys.executable, HERE / "real_text.py", "--output", text], check=True)
@@ -121,7 +121,7 @@ def real_text() -> Path:
 
 
 def batches_of(pattern: str) -> "Iterator[pa.RecordBatch]":
-    """The documents of a glob, by our reader."""
+    """Read the documents of a glob with our reader."""
     from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
     from winnow.filesystem.storage import open_input
@@ -131,16 +131,15 @@ def batches_of(pattern: str) -> "Iterator[pa.RecordBatch]":
 
 
 def read_texts(pattern: str | None = None) -> list[str]:
-    """The texts of a glob's documents; by default real text."""
+    """The texts of a glob's documents, by default of real text."""
     batches = batches_of(pattern or f"{real_text()}/input/*")
     return [text for batch in batches for text in batch["text"].to_pylist()]
 
 
 def write_corpus(corpus: Path, size: int, files: int) -> Path:
-    """``size`` bytes of real text, repeated with other ids and hosts, unless it is there.
+    """Write ``size`` bytes of real text, repeated with other ids and hosts, unless it exists.
 
-    Writes ``files`` JSONL.gz files of about the same size, and ``size.txt`` with the bytes of text
-    and the number of documents.
+    ``files`` JSONL.gz files of similar sizes, and ``size.txt`` with bytes of text and documents.
     """
     if (corpus / "size.txt").exists():
         return corpus
@@ -161,7 +160,7 @@ def _share(texts: list[str]) -> None:
 
 
 def _write_file(corpus: Path, file: int, size: int) -> tuple[int, int]:
-    """Bytes of text and documents that one file got. Each file starts at another document."""
+    """Write one file, starting at a different document; return bytes of text and documents."""
     written = documents = 0
     with gzip.open(corpus / f"{file:04d}.jsonl.gz", "wb", compresslevel=6) as output:
         while written < size:
@@ -182,7 +181,6 @@ def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list
 
 
 def _contender(name: str, setup: Setup, output: Path) -> list[str]:
-    """The command line of a contender."""
     if name.startswith("winnow"):
         model = setup.fasttext.parent if name == "winnow-fasttext" else setup.classifier
         kept = ["--write", "kept"] if name == "winnow-kept" else []
@@ -197,11 +195,7 @@ CONTENDERS = ("winnow", "winnow-kept", "winnow-fasttext", "datatrove", "loop", "
 
 
 def measure(command: Sequence[str], workers: int) -> Measurement:
-    """Run a command on the first ``workers`` cores and wait for it.
-
-    Raises:
-        RuntimeError: it failed; its output is in the message.
-    """
+    """Run a command on the first ``workers`` cores; raise RuntimeError if it fails."""
     cores = set(sorted(os.sched_getaffinity(0))[:workers])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     start = time.perf_counter()
@@ -223,7 +217,7 @@ def measure(command: Sequence[str], workers: int) -> Measurement:
 
 
 def report(runs: dict[str, list[Measurement]], text: int, documents: int, workers: int) -> str:
-    """The table in Markdown: medians, and how many times slower than Winnow each is."""
+    """The table in Markdown: medians, and wall time relative to Winnow."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     medians = {}
@@ -249,7 +243,7 @@ def report(runs: dict[str, list[Measurement]], text: int, documents: int, worker
 
 
 def _run_inside(name: str, corpus: str, model: str, output: str, workers: str) -> None:
-    """The contenders that are written here, one core per file."""
+    """Run a contender of this module, one core per file."""
     files = sorted(Path(corpus).glob("*.jsonl.gz"))
     if name == "loop":
         Path(output).mkdir()

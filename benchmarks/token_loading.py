@@ -1,10 +1,10 @@
-"""How fast training batches load, against how fast the smallest model trains on them.
+"""Compares the speed of loading training batches with that of training the smallest model.
 
     OMP_NUM_THREADS=1 python benchmarks/token_loading.py --corpus demo/corpus
 
 Each round loads all batches of an epoch (including a new permutation of the documents) on one
-thread, and makes one training step on a batch loaded before. The ratio is the median over rounds,
-of CPU seconds.
+thread, and makes one training step on a preloaded batch. The ratio of CPU seconds is the median
+over rounds.
 """
 
 import argparse

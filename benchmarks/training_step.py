@@ -2,21 +2,21 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training_step.py
 
-Each contender is a process, started as in use: ours like ``model/train.py``, with its allocator
-settings, transformers' with the defaults. They take turns, a step each, on the same random tokens,
-at most four at a time (up to 8 GB with 64 experts). A ratio is the median over rounds of CPU
-seconds, which other load changes little; read the ratio of wall time on a quiet machine, or with
-more than one thread. Forward and backward (``learn``) are timed apart from the update by Adafactor:
-ours for ours, torch's for the others. Random tokens route nearly evenly at first.
+Each contender is a process, ours with the allocator settings of ``model/train.py``, transformers'
+with the defaults. They take turns, a step each, on the same random tokens, at most four at a time
+(up to 8 GB with 64 experts). Ratios are medians over rounds of CPU seconds, which other load
+changes little; wall time needs a quiet machine, and matters with several threads. Forward and
+backward (``learn``) are timed apart from the update by Adafactor: ours for ours, torch's for the
+others. Random tokens route nearly evenly at first.
 
 The dense twin has wider hidden layers, for the active parameters and FLOPs of the MoE models.
-Mixtral and OLMoE have the shape of ours with an MoE in every layer; their experts have three
+Mixtral and OLMoE have the shape of ours with an MoE in every layer. Their experts have three
 matrices, ours two, so their hidden layers are two thirds as wide: equal parameters and FLOPs. They
-use rotary embeddings and their default (fused) attention, ours has its trained bias. In bfloat16
-they run under autocast, with float32 weights like ours.
+use rotary embeddings and their default (fused) attention, ours its trained bias. In bfloat16 they
+run under autocast, with float32 weights like ours.
 
-``of product`` is the speed of a step, by its FLOPs, as a share of that of a plain matrix product:
-the limit for any code that makes the same products.
+``of product`` is the FLOP rate of a step relative to a plain matrix product, the limit for any code
+with the same products.
 """
 
 import argparse
@@ -65,7 +65,7 @@ PARTS = {
 DEFAULT_ALLOCATOR = "default allocator"
 OUR_ALLOCATOR = "our allocator"
 WARM_UP = 10
-"""Steps before the first that counts: oneDNN compiles a kernel for each new size of a product."""
+"""Steps before the first that counts: oneDNN compiles a kernel for each new product size."""
 
 
 @dataclass
@@ -96,7 +96,7 @@ def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: str) -> C
 def theirs(
     name: str, experts: str, config: GLaMConfig, dtype: torch.dtype, length: int
 ) -> Contender:
-    """Mixtral or OLMoE of the shape of a GLaM whose every layer is MoE."""
+    """Mixtral or OLMoE, shaped like a GLaM with an MoE in every layer."""
     model = peer_model(name, config, experts)
     autocast = dtype != torch.float32
 
@@ -112,7 +112,7 @@ def theirs(
 
 
 def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]]:
-    """By name; each is made when it is called."""
+    """A constructor for each contender, by name."""
     dtype = getattr(torch, options.dtype)
     width = options.width
     shape = {"width": width, "hidden": 3 * width, "heads": width // 32, "head_width": 32}
@@ -149,7 +149,7 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], Contender]
 
 
 def batch(options: argparse.Namespace, name: str) -> tuple[Tensor, Tensor]:
-    """Random tokens, and what follows them: int64 [rows, length]."""
+    """Random tokens and targets: int64 [rows, length]."""
     rows = options.rows * (2 if name.endswith("twice the tokens") else 1)
     generator = torch.Generator().manual_seed(0)
     shape = (rows, options.length + 1)
@@ -158,7 +158,7 @@ def batch(options: argparse.Namespace, name: str) -> tuple[Tensor, Tensor]:
 
 
 def product_speed(dtype: torch.dtype) -> float:
-    """FLOP for a CPU second of a plain product, now."""
+    """The current FLOP per CPU second of a plain product."""
     a, b = (torch.rand(1024, 1024).to(dtype) for _ in range(2))
     begun = time.process_time()
     for _ in range(10):
@@ -167,9 +167,9 @@ def product_speed(dtype: torch.dtype) -> float:
 
 
 def shares(contender: Contender, tokens: Tensor, targets: Tensor) -> dict[str, float]:
-    """Of the time of forward and backward, by :data:`PARTS`.
+    """The shares of :data:`PARTS` in forward and backward.
 
-    The profiler knows wall time alone, so each operation counts with the least of three passes.
+    The profiler knows only wall time, so each operation counts with the minimum of three passes.
     """
     times: dict[str, float] = {}
     for _ in range(3):
@@ -185,8 +185,8 @@ def shares(contender: Contender, tokens: Tensor, targets: Tensor) -> dict[str, f
 
 
 def work(name: str, options: argparse.Namespace) -> None:
-    """The process of a contender: answer each line of input by one of JSON."""
-    # What libraries print goes where errors go.
+    """A contender's process: answer each line of input with a line of JSON."""
+    # Redirect what libraries print to stderr.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     contender = contenders(options)[name]()
@@ -217,7 +217,7 @@ def work(name: str, options: argparse.Namespace) -> None:
 
 
 class Process:
-    """A contender at work."""
+    """A running contender."""
 
     def __init__(self, name: str) -> None:
         tuned = OUR_ALLOCATOR in name or ("ours" in name and DEFAULT_ALLOCATOR not in name)
@@ -230,7 +230,7 @@ class Process:
         )
 
     def ask(self, command: str) -> dict[str, float]:
-        """Its answer, when it has one."""
+        """Send a command and wait for the answer."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(command + "\n")
@@ -244,7 +244,7 @@ class Process:
 
 @contextlib.contextmanager
 def at_work(names: list[str]) -> Iterator[dict[str, Process]]:
-    """Contenders in their processes, warm."""
+    """Start contenders and warm them up."""
     processes = {name: Process(name) for name in names}
     try:
         for process in processes.values():
@@ -279,14 +279,14 @@ def report(options: argparse.Namespace) -> None:
 
 
 def compare(base: str, others: list[str], first: bool, options: argparse.Namespace) -> None:
-    """Take turns and print a row for each contender; for the base only if these are the first."""
+    """Take turns and print a row per contender; for the base only if ``first``."""
     names = [base, *others]
     rounds: list[dict[str, dict[str, float]]] = []
     with at_work(names) as processes:
         speeds = []
         for number in range(options.rounds):
             speeds.append(processes[base].ask("product")["speed"])
-            turn = number % len(names)  # not always after the same one, because of the cache
+            turn = number % len(names)  # vary the predecessor, because of the cache
             order = names[turn:] + names[:turn]
             rounds.append({name: processes[name].ask("step") for name in order})
         about = {name: process.ask("about") for name, process in processes.items()}
@@ -313,7 +313,7 @@ def compare(base: str, others: list[str], first: bool, options: argparse.Namespa
 
 
 def reference(name: str) -> str:
-    """What a contender is compared with."""
+    """The contender to compare with."""
     if name == "dense twin" or ("ours" in name and "all layers MoE" not in name):
         return "dense twin"
     return f"ours {name.split()[1].rstrip(',')}, all layers MoE"

@@ -1,4 +1,4 @@
-"""A step that drops nothing and notes when which slot of an engine was at work, for engines.py."""
+"""A step that drops nothing and records when each slot of an engine works, for engines.py."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from pipeline.steps.contract import Codes, Step
 
 @dataclass
 class Watched(Step):
-    """Appends a line for each batch to a file in ``folder``, one for each thread."""
+    """Appends a line per batch to a file per thread in ``folder``."""
 
     folder: str = ""
     reasons = ()

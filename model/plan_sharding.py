@@ -1,10 +1,10 @@
-"""Whether a model fits the devices it is to be trained on, and what they would have to send.
+"""Plans sharded training: memory per device, communication and time of a step.
 
 python model/plan_sharding.py model=glam_64b_64e --devices 1024 --expert-parallel 64 --rows 4
 
-The step is traced, not estimated (:mod:`model.sharded_step`). ``--recommend`` compares layouts
-(:mod:`model.sharding_costs`). Assumed: plain attention (FlexAttention needs less) and a perfect
-allocator (leave a tenth for a real one).
+Memory and communication come from a trace of the step (:mod:`model.sharded_step`); ``--recommend``
+compares layouts (:mod:`model.sharding_costs`). Assumes plain attention (FlexAttention needs less)
+and no fragmentation (leave a tenth for it).
 """
 
 import argparse
@@ -73,7 +73,7 @@ def machines(options: argparse.Namespace) -> "Machines":
 
 
 def describe(found: "Plan", config: GLaMConfig, options: argparse.Namespace) -> Iterator[str]:
-    """The plan in lines of text."""
+    """The lines of a report on a plan."""
     from model.sharding_costs import seconds
 
     counts = sizes.count(config)
@@ -112,7 +112,7 @@ def describe(found: "Plan", config: GLaMConfig, options: argparse.Namespace) -> 
 
 
 def compare(found: Sequence["Layout"], options: argparse.Namespace) -> Iterator[str]:
-    """Layouts in lines of text, and the fastest one's settings."""
+    """The lines of a table of layouts, and the settings of the fastest."""
     from model.sharding_costs import settings
 
     yield (
@@ -140,12 +140,12 @@ def compare(found: Sequence["Layout"], options: argparse.Namespace) -> Iterator[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the plan; exit status 1 if it does not fit."""
+    """Print the plan; the exit status is 1 if it does not fit."""
     command = parser()
     options = command.parse(arguments)
     chosen, overrides = sizes.split(options.overrides)
     room = ROOM * ACCELERATORS[options.accelerator].memory
-    # After the arguments are read: these load torch.
+    # Here, since these load torch.
     from model.sharded_step import plan
     from model.sharding_costs import layouts, preference
 

@@ -1,4 +1,4 @@
-r"""Scored shards in; a training corpus out: tokenizer, tokens, held-out split and two arms.
+r"""Makes a training corpus of scored shards: tokenizer, tokens, held-out split and two arms.
 
 python model/prepare.py scored=scored/ output=corpus/ tokenizer.vocabulary=8192
 
@@ -36,7 +36,7 @@ LAYOUT = mirror.Layout(
     last=re.compile(r"manifest\.json"),
     sign=re.compile(r"(begun|manifest)\.json"),
 )
-"""How a corpus in a bucket grows."""
+"""How a corpus is mirrored to a bucket."""
 
 
 @dataclass
@@ -61,16 +61,16 @@ class PrepareConfig:
 
 
 def prepare(config: PrepareConfig) -> Corpus:
-    """Make the corpus, or go on with it, and its arms ``filtered`` and ``unfiltered``.
+    """Make or resume the corpus and its arms ``filtered`` and ``unfiltered``.
 
     Raises:
         ValueError: the scored folder is unfinished or has changed, the output holds something
-            else or is being written by another process, or an arm would be empty.
+            else or is in use by another process, or an arm would be empty.
     """
     if not 0 <= config.held_out < 1:
         raise ValueError(f"held_out must lie in [0, 1), not {config.held_out}")
     source = scored.open_scored(config.scored)
-    # Before anything is written that another try would find in its way.
+    # Check these before writing anything that would block another try.
     if config.tokenizer.file is not None:
         tokenizer.load(config.tokenizer.file, config.tokenizer.boundary)
     else:
@@ -81,7 +81,7 @@ def prepare(config: PrepareConfig) -> Corpus:
             return _prepare(config, source, key)
     with mirror.working_folder(config.output, LAYOUT) as local:
         corpus = _prepare(dataclasses.replace(config, output=local), source, key)
-        try:  # who trains on this machine need not fetch it
+        try:  # so that training on this machine need not fetch it
             local_copies.add(local, corpora.wanted(local, corpus.manifest))
         except ValueError as error:
             console.say(f"no copy is kept here: {error}")
@@ -107,7 +107,6 @@ def _prepare(config: PrepareConfig, source: Scored, key: str) -> Corpus:
     corpus = corpora.open_corpus(config.output)
     about = {"rule": source.rule["name"], "parameter": source.rule.get("parameter")}
     definition = {n: v for n, v in about.items() if v is not None} | {"scored": source.key}
-    # No copy of what is held out.
     corpora.write_arm(corpus, "filtered", corpus.repeats * corpus.pool, definition)
     if source.complete:
         corpora.write_arm(corpus, "unfiltered", corpus.pool, {"rule": "all"})
@@ -126,7 +125,7 @@ def _key(config: PrepareConfig, source: Scored) -> str:
 
 
 def _begin(output: str, key: str) -> None:
-    """Note what is being made in the folder, unless something else is there."""
+    """Mark the folder as this corpus's; raise ValueError if it holds anything else."""
     path = os.path.join(output, BEGUN)
     if not os.path.exists(path):
         if not {files.LOCK, files.OWNER}.issuperset(os.listdir(output)):
@@ -140,7 +139,7 @@ def _begin(output: str, key: str) -> None:
 
 
 def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
-    """The corpus's own copy of the tokenizer, made if it is not there yet."""
+    """Load the corpus's tokenizer, copied or trained if it does not exist yet."""
     path = os.path.join(config.output, corpora.TOKENIZER)
     if not os.path.exists(path):
         if config.tokenizer.file is not None:
@@ -158,10 +157,10 @@ def _tokenizer(config: PrepareConfig, source: Scored) -> TextCodec:
 
 
 def sample_texts(source: Scored, held_out: float, sample_bytes: int) -> Iterator[str]:
-    """About ``sample_bytes`` of text of the raw pool, each document by its content hash.
+    """About ``sample_bytes`` of text of the raw pool, sampled by content hash.
 
-    Every source and both outcomes of the keep decision are there in natural proportion, so the
-    tokenizer favours no arm; held-out documents are left out.
+    All sources and both keep decisions occur in natural proportion, so the tokenizer favours no
+    arm. Held-out documents are excluded.
     """
     total = sum(
         int(batch[scored.BYTES].to_numpy()[scored.reached_decision(batch)].sum())
@@ -182,7 +181,7 @@ def sample_texts(source: Scored, held_out: float, sample_bytes: int) -> Iterator
 
 
 def _encode(config: PrepareConfig, source: Scored, codec: TextCodec) -> list[dict[str, Any]]:
-    """Tokenise all shards, telling how far it is; their entries in order."""
+    """Tokenise all shards and show progress; return their manifest entries in order."""
     entries: dict[int, dict[str, Any]] = {}
     begun, size = time.monotonic(), 0
     with console.doing("tokenising") as tell:
@@ -237,14 +236,14 @@ def _manifest(
 
 @command_line.main("prepare")
 def main(config: DictConfig) -> None:
-    command_line.run(_prepare_and_tell, config, again="the same command goes on where it stopped")
+    command_line.run(_prepare_and_report, config, again="the same command resumes")
 
 
-def _prepare_and_tell(config: PrepareConfig) -> None:
+def _prepare_and_report(config: PrepareConfig) -> None:
     corpus = prepare(config)
     about = corpus.manifest["tokenizer"]
     if not about["lossless"]:
-        # Corpora made before the example was kept don't have one.
+        # Older corpora have no example.
         example = " ({!r} becomes {!r})".format(*about["change"]) if "change" in about else ""
         print(
             f"note: this tokenizer changes some texts{example}, so bits per byte compare only with"
@@ -276,7 +275,7 @@ def _prepare_and_tell(config: PrepareConfig) -> None:
 
 
 def _unseen(corpus: Corpus) -> list[str]:
-    """A curated source to judge a filter on, if the classifier did not learn from all of them."""
+    """A setting with a curated source that the classifier did not learn from, if any."""
     learned = corpus.manifest["learned"]
     known = {*corpus.manifest["filtered_sources"], *(learned["sources"] or ()), *learned["shares"]}
     return [f"unseen=[{s}]" for s in corpus.evaluated_sources if s not in known][:1]

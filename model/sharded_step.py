@@ -1,9 +1,8 @@
-"""The trace of a sharded training step: what one device holds and what collectives carry.
+"""Traces a sharded training step: the memory of one device and the traffic of collectives.
 
-The real model is sharded by :mod:`model.training.distributed.parallel` over a fake process group of
-the real size, and runs forward and backward, twice as when gradients add up, with tensors that have
-shapes but no numbers. What is live and what collectives carry is counted on the first process,
-whose shares are the largest.
+:mod:`model.training.distributed.parallel` shards the real model over a fake process group of the
+real size. It runs forward and backward with fake tensors, twice, as with gradient accumulation.
+Counted are live bytes and traffic of the first process, whose shards are the largest.
 """
 
 import dataclasses
@@ -30,10 +29,10 @@ from model.training.distributed import parallel
 from model.training.distributed.all_to_all import AllToAll, Counts
 
 TENSOR = "tensor"
-"""The exchanges of tensor parallelism, among the kinds of traffic."""
+"""The kind of traffic for tensor parallelism."""
 
 TO_LOSS, BACK, AFTER_LAYERS = range(3)
-"""The phases of a pass that have a peak each."""
+"""The phases of a pass, each with a peak."""
 
 COLLECTIVES = {
     "_allgather_base_": "all-gather",
@@ -44,7 +43,7 @@ COLLECTIVES = {
 
 
 class Group(NamedTuple):
-    """How many processes a collective joins, and how far apart they are."""
+    """The number of processes in a collective, and the distance of their ranks."""
 
     size: int
     stride: int
@@ -52,9 +51,9 @@ class Group(NamedTuple):
 
 @dataclass
 class Traffic:
-    """What one kind of collective carries for one device in one forward and backward pass.
+    """One kind of collective on one device, in a forward and backward pass.
 
-    ``received`` are bytes, in all and by the processes that take part.
+    ``received`` is in bytes, also in ``by_group``.
     """
 
     calls: float = 0
@@ -64,11 +63,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one device holds, in bytes, and receives.
+    """The memory of one device in bytes, and its traffic.
 
-    ``weights``, ``gradients`` and ``optimizer`` are float32 shards that stay. ``peaks`` are all
-    that is live at the worst moments, these three included: up to the loss, on the way back through
-    the layers, after it, and in the optimizer's step.
+    ``weights``, ``gradients`` and ``optimizer`` are persistent float32 shards. ``peaks`` include
+    these three: up to the loss, in the layers' backward pass, after it, and in the optimizer's
+    step.
     """
 
     weights: float
@@ -79,7 +78,6 @@ class Plan:
 
     @property
     def peak(self) -> float:
-        """The worst moment of all."""
         return max(self.peaks)
 
 
@@ -97,17 +95,17 @@ def plan(
 ) -> Plan:
     """Trace a pass of each of ``devices`` over ``rows`` rows of ``sequence`` tokens.
 
-    ``expert_parallel`` devices share the experts, None for as many as can; ``tensor_parallel``
-    share every head and hidden width. ``optimizer`` is a key of
-    :data:`model.sizes.OPTIMIZER_BYTES`. The experts of the first device get ``imbalance`` times an
-    even share of the rows.
+    ``expert_parallel`` and ``tensor_parallel`` are those of
+    :func:`model.training.distributed.parallel.build`; ``optimizer`` is a key of
+    :data:`model.sizes.OPTIMIZER_BYTES`. The first device's experts get ``imbalance`` times an even
+    share of the rows.
 
     Raises:
         ValueError: the devices can't share the model that way.
     """
     with _fake_processes(devices):
         with torch.device("meta"):
-            # What GPUs would do, traced on a device that is called cpu.
+            # The GPU's code paths, traced on a device called cpu.
             model = GLaM(
                 config, compute_dtype=torch.bfloat16, recompute=recompute, expert_backend="grouped"
             )
@@ -132,7 +130,7 @@ def plan(
         gradients = sum(_local(p.grad).nbytes for p in parameters)
     state = sum(_optimizer_bytes(shard, optimizer) for shard in shards)
     weights = sum(shard.nbytes for shard in shards)
-    # Adafactor holds its updates, and as much again for one of the largest, once activations went.
+    # Adafactor holds its updates, and a second copy of the largest one, without activations.
     updates = weights + max(shard.nbytes for shard in shards) if optimizer == "adafactor" else 0
     return Plan(
         weights=weights,
@@ -158,10 +156,7 @@ def _optimizer_bytes(shard: Tensor, optimizer: str) -> float:
 
 
 def estimate(config: GLaMConfig, **options: Any) -> Plan:
-    """:func:`plan` of a deep model in less time: from two and four layers, as each pair adds alike.
-
-    Arguments and errors are those of :func:`plan`.
-    """
+    """:func:`plan` of a deep model in less time, extrapolated from two and four layers."""
     if config.layers <= 4 or config.layers % 2:
         return plan(config, **options)
     two, four = (plan(dataclasses.replace(config, layers=n), **options) for n in (2, 4))
@@ -181,7 +176,7 @@ def estimate(config: GLaMConfig, **options: Any) -> Plan:
         extended(two.weights, four.weights),
         extended(two.gradients, four.gradients),
         extended(two.optimizer, four.optimizer),
-        # One by one: activations of many layers outgrow what a few have at another moment.
+        # Each separately: with more layers another peak may be the highest.
         tuple(map(extended, two.peaks, four.peaks)),
         traffic,
     )
@@ -189,7 +184,7 @@ def estimate(config: GLaMConfig, **options: Any) -> Plan:
 
 @contextmanager
 def _loss_as_on_cuda() -> Iterator[None]:
-    """Chunks of CUDA's length, which compiled code reduces in place."""
+    """Use CUDA's chunk size, and a reduction in place like the compiled one."""
     before = loss.chunk_tokens, loss.cross_entropy_
 
     def chunk_tokens(embedding_VM: Tensor, chunk_logits: int | None = None) -> int:
@@ -207,9 +202,9 @@ def _loss_as_on_cuda() -> Iterator[None]:
 
 
 class _Shares(AllToAll):
-    """Sends as many rows to each process, since rows without numbers can't be counted.
+    """Sends equal numbers of rows, since fake tensors can't be counted.
 
-    This one, whose experts are the busiest, receives ``imbalance`` times as many.
+    This process, whose experts are the busiest, receives ``imbalance`` times as many.
     """
 
     def __init__(self, real: AllToAll, imbalance: float) -> None:
@@ -230,7 +225,7 @@ class _Shares(AllToAll):
 
 
 class _Trace(TorchDispatchMode):
-    """Counts live bytes after each operation, and what collectives carry."""
+    """Counts live bytes after each operation, and the traffic of collectives."""
 
     def __init__(self, tensor_parallel: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -243,7 +238,7 @@ class _Trace(TorchDispatchMode):
         self._resize = torch.UntypedStorage.resize_
 
     def __enter__(self) -> Any:
-        # FSDP gives gathered weights back by resizing their storage, which is no operation.
+        # FSDP frees gathered weights by resizing their storage, which is no operation.
         def resize(storage: Any, size: int) -> Any:
             out = self._resize(storage, size)
             self._watch(storage)
@@ -260,11 +255,11 @@ class _Trace(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
-            return 0  # the smallest and largest token, which have no value here
+            return 0  # the smallest and largest token, undefined here
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, DTensor):
-                tensor = tensor._local_tensor  # its own storage claims to be of the whole
+                tensor = tensor._local_tensor  # the outer storage has the global size
             if isinstance(tensor, Tensor) and tensor.device.type != "meta":
                 self._watch(tensor.untyped_storage())
         if func.namespace == "c10d":
@@ -272,12 +267,12 @@ class _Trace(TorchDispatchMode):
         return out
 
     def enter(self, phase: int) -> None:
-        """Count what is live towards this phase's peak, from now on."""
+        """Start a phase: from now on, live bytes count towards its peak."""
         self.phase = phase
         self.peaks[phase] = max(self.peaks[phase], self.live)
 
     def watch_gradient(self, _: Any, inputs: tuple[Tensor, ...]) -> None:
-        """Of the first layer's input: the way back through the layers ends with it."""
+        """Hook the gradient of the first layer's input, which ends the layers' backward pass."""
         inputs[0].register_hook(lambda _: self.enter(AFTER_LAYERS))
 
     def _watch(self, storage: Any) -> None:
@@ -307,7 +302,7 @@ class _Trace(TorchDispatchMode):
             received = abs(first.nbytes - second.nbytes)
         ranks = dist.get_process_group_ranks(group)
         joined = Group(len(ranks), ranks[1] - ranks[0] if len(ranks) > 1 else 1)
-        # Activations keep their shape, while FSDP gathers flat buffers, perhaps in the same group.
+        # Activations keep their shape; FSDP, perhaps in the same group, gathers flat buffers.
         activations = name in ("alltoall_base_", "_allgather_base_") and first.ndim > 1
         within = activations and joined == self.tensor != Group(1, 1)
         traffic = self.traffic.setdefault(TENSOR if within else COLLECTIVES[name], Traffic())

@@ -1,9 +1,9 @@
-"""How long a sharded step takes and which layout is fastest, from a trace and the links' speeds.
+"""Estimates the time of a sharded step, and finds the fastest layout, from traces and link speeds.
 
 Ranks fill one node after another; the trace knows the distance between the ranks of each group.
-Work is the model's FLOPs, on the device whose experts are the busiest. Gathers and reductions run
-in rings, one through each network port, and hide behind a part of the work; exchanges of
-activations do not.
+Work is the model's FLOPs, on the device with the busiest experts. Gathers and reductions run in
+rings, one through each network port, and overlap with part of the work; exchanges of activations
+do not.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from model.training.distributed.parallel import grid_shape
 
 @dataclass(frozen=True)
 class Machines:
-    """What a step runs on.
+    """The hardware of a step.
 
-    Bytes per second that a device receives, from its own node (``nvlink``) and through its port
-    (``network``); devices of a node; the share of the work behind which gathers and reductions can
-    hide; and the share of the device's peak that products reach.
+    ``nvlink`` and ``network`` are bytes per second that a device receives within its node and
+    through its port; ``node`` is the number of devices per node. ``overlap`` is the share of the
+    work that can hide gathers and reductions, ``utilisation`` the share of the peak FLOP/s.
     """
 
     accelerator: Accelerator
@@ -38,10 +38,10 @@ class Machines:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one device's forward and backward pass over its rows.
+    """The times of one device's forward and backward pass over its rows.
 
-    ``exchange`` is that of all-to-alls, ``tensor`` that of tensor parallelism, ``gather`` that of
-    gathers and reductions, ``exposed`` the part of it that is not hidden.
+    ``exchange`` is for all-to-alls, ``tensor`` for tensor parallelism, ``gather`` for gathers and
+    reductions, of which ``exposed`` is not hidden.
     """
 
     work: float
@@ -57,7 +57,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to share a model, what it holds, and how long a step's passes take."""
+    """A way to shard a model, its plan, and the seconds of a step's passes."""
 
     tensor_parallel: int
     expert_parallel: int
@@ -78,10 +78,10 @@ def seconds(
     recompute: bool,
     imbalance: float,
 ) -> Seconds:
-    """The times of a pass over so many tokens of one device, by its trace."""
+    """The times of a pass over one device's tokens, from its trace."""
     counts = sizes.count(config)
     flops = sizes.training_flops(config, counts, sequence)
-    # A token's two experts, of two matrices each, at 6 FLOPs a weight.
+    # A token's two experts have two matrices each, at 6 FLOPs per weight.
     experts = 6.0 * len(config.moe_layers) * 2 * 2 * config.width * config.hidden
     flops += (imbalance - 1) * experts if config.sparse else 0.0
     flops *= 4 / 3 if recompute else 1
@@ -119,10 +119,10 @@ def layouts(
     imbalance: float,
     memory: float,
 ) -> Iterator[Layout]:
-    """Of each grid, with tensor parallelism within a node, the fastest ways that fit.
+    """The fastest layouts that fit, for each grid with tensor parallelism within a node.
 
-    The most rows at a time that the memory (bytes) has room for, since fewer would gather the same
-    weights more often; and recomputing layers, where that makes room for more.
+    Fewer rows at a time would gather the same weights more often, so each has the most rows that
+    fit in ``memory`` (bytes); with recomputation only where that fits more.
 
     Raises:
         ValueError: the devices can't share the batch.
@@ -132,7 +132,7 @@ def layouts(
         raise ValueError(f"a batch of {batch_rows} rows can't be shared by {devices} devices")
     own = batch_rows // devices
     for parts, columns in _grids(config, machines):
-        fitting = 0  # rows at a time that fit without recomputing, which is then in vain
+        fitting = 0  # rows at a time that fit without recomputation
         for recompute in (False, True):
             for rows in reversed([rows for rows in _divisors(own) if rows > fitting]):
                 found = estimate(
@@ -152,7 +152,7 @@ def layouts(
 
 
 def _grids(config: GLaMConfig, machines: Machines) -> Iterator[tuple[int, int]]:
-    """The degrees of tensor parallelism and of expert parallelism that can be."""
+    """The possible degrees of tensor and expert parallelism."""
     for parts in _divisors(math.gcd(machines.devices, machines.node)):
         for columns in _divisors(machines.devices // parts) if config.sparse else [1]:
             with contextlib.suppress(ValueError):
@@ -165,15 +165,12 @@ def _divisors(number: int) -> list[int]:
 
 
 def preference(layout: Layout) -> tuple[float, float]:
-    """The key of layouts from the best on: seconds a step to three digits, then those of gathers.
-
-    Traces of equally fast layouts differ by the rounding of rows.
-    """
+    """Sort key, best first: seconds per step to three digits (rows are rounded), then gathers."""
     return float(f"{layout.step:.3g}"), layout.seconds.gather
 
 
 def settings(layout: Layout) -> Mapping[str, object]:
-    """The settings of ``model/train.py`` that make this layout."""
+    """The settings of ``model/train.py`` for this layout."""
     return {
         "train.tensor_parallel": layout.tensor_parallel,
         "train.expert_parallel": layout.expert_parallel,

@@ -1,1 +1,1 @@
-"""The parts of ``benchmarks/gpu.py``: what they share, checks, measurements."""
+"""The checks and measurements of ``benchmarks/gpu.py``."""

@@ -1,4 +1,4 @@
-"""Attention by each backend: against float64 with its gradients, twice, in a model, and timed."""
+"""Checks attention backends against float64, for determinism and in a model, and times them."""
 
 import functools
 import importlib.util
@@ -20,7 +20,7 @@ OUTPUTS = ("y", "q", "k", "v", "bias")
 
 @dataclass(frozen=True)
 class Problem:
-    """Queries, keys, values, the table of biases, documents, and the gradient of the result."""
+    """Queries, keys, values, bias table, documents, and the gradient of the result."""
 
     inputs: list[Tensor]
     table: Tensor
@@ -29,7 +29,7 @@ class Problem:
 
     @classmethod
     def random(cls, B: int, N: int, S: int, D: int, documents: float) -> "Problem":
-        """On a CPU, in float32; ``documents`` begin on average in each row."""
+        """Draw on a CPU, in float32; ``documents`` start in each row on average."""
         generator = torch.Generator().manual_seed(0)
         q, k, v, direction = (torch.randn(B, N, S, D, generator=generator) for _ in range(4))
         table = torch.randn(N, 32, generator=generator)
@@ -37,13 +37,13 @@ class Problem:
         return cls([q / D**0.25, k / D**0.25, v], table, starts.cumsum(1).int(), direction)
 
     def leaves(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-        """What gradients are of: the inputs, and the biases in float32 at least."""
+        """The inputs and the bias table, the latter at least float32, with gradients."""
         wide = FP64 if dtype == FP64 else FP32
         leaves = [t.to(device, dtype, copy=True) for t in self.inputs]
         return [t.requires_grad_() for t in (*leaves, self.table.to(device, wide, copy=True))]
 
     def attend(self, backend: AttentionBackend, leaves: list[Tensor]) -> Tensor:
-        """The result, which gradients can be taken of."""
+        """The result, differentiable."""
         q, k, v, table = leaves
         at = self.segments.to(q.device)
         mask: attention.Mask
@@ -64,7 +64,7 @@ class Problem:
 
 
 def attentions(bench: Bench) -> None:
-    """Torch's implementations against float64, with their gradients, the bias's included."""
+    """Torch's implementations and their gradients against float64."""
     ways = [(AttentionBackend.plain, FP32, 1e-5), (AttentionBackend.plain, BF16, 2e-2)]
     if bench.cuda:
         ways += [(AttentionBackend.flex, FP32, 1e-3), (AttentionBackend.flex, BF16, 1e-2)]
@@ -79,11 +79,11 @@ def attentions(bench: Bench) -> None:
 
 
 def triton_attention(bench: Bench) -> None:
-    """Our kernels against float64, twice, and in a model; on a CPU by Triton's interpreter."""
+    """Our kernels against float64, twice, and in a model; on a CPU in Triton's interpreter."""
     if importlib.util.find_spec("triton") is None:
         bench.results.setdefault("left_out", []).append("triton_attention: no triton")
         return
-    # The interpreter multiplies no bfloat16.
+    # The interpreter can't multiply bfloat16.
     ways = [(FP32, 1e-5), *([(BF16, 1e-2)] if bench.cuda else [])]
     for D, S in ((32, 150),) if bench.tiny else ((32, 1000), (64, 1000), (128, 1000), (128, 1024)):
         B, N = (1, 1) if bench.tiny else (2, 4)

@@ -1,4 +1,4 @@
-"""What the parts share: the device, the clock, numbers and their bounds."""
+"""Shared by the parts: the device, the clock, results, models and batches."""
 
 import dataclasses
 import statistics
@@ -26,10 +26,7 @@ Gradients = Mapping[str, Tensor]
 
 @dataclass
 class Bench:
-    """A run of all parts. ``tiny`` takes small shapes: a rehearsal, whose times mean nothing.
-
-    ``results`` is what the file of results holds.
-    """
+    """A run of all parts; ``tiny`` means small shapes, whose times mean nothing."""
 
     device: torch.device
     tiny: bool
@@ -40,34 +37,34 @@ class Bench:
 
     @property
     def cuda(self) -> bool:
-        """Whether this is no rehearsal on a CPU."""
+        """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
     @property
     def over(self) -> bool:
-        """Whether nothing more may begin."""
+        """Whether the time is up."""
         return time.monotonic() - self.begun > self.seconds
 
     def check(self, name: str, value: float, bound: float) -> None:
-        """A number that must not pass its bound; NaN never passes."""
+        """Record a number that must not exceed its bound; NaN fails."""
         good = bool(value <= bound)
         self.results["checks"][name] = {"value": value, "bound": bound, "good": good}
         word = "ok  " if good else "FAIL"
         print(f"   {word} {name}: {value:.3g} (at most {bound:.3g})", flush=True)
 
     def number(self, name: str, value: float) -> None:
-        """A measurement."""
+        """Record a measurement."""
         self.results["numbers"][name] = value
         print(f"   {name}: {value:.4g}", flush=True)
 
     def row(self, name: str, values: Mapping[str, Any]) -> None:
-        """A row of the table of speeds."""
+        """Record a row of the table of speeds."""
         self.results.setdefault("speed", {})[name] = dict(values)
         shown = {k: f"{v:.4g}" for k, v in values.items() if isinstance(v, float)}
         print(f"   {name}: {shown} {values.get('failed', '')}", flush=True)
 
     def attempt(self, name: str, function: Callable[[], Any]) -> None:
-        """Call a function; what it raises is written down under the name."""
+        """Call a function; record an exception under this name."""
         try:
             function()
         except Exception:
@@ -76,7 +73,7 @@ class Bench:
             print(error, flush=True)
 
     def attempt_in_time(self, name: str, function: Callable[[], Any]) -> None:
-        """:meth:`attempt` with the peak of memory reset; left out once the time is over."""
+        """:meth:`attempt` with peak memory reset, unless the time is up."""
         if self.over:
             self.results.setdefault("left_out", []).append(name)
         else:
@@ -91,7 +88,7 @@ class Bench:
     def milliseconds(
         self, function: Callable[[], Any], least: int = 5, most: int = 50, seconds: float = 1.5
     ) -> float:
-        """The median time of a call, by the device's events, once it is warm."""
+        """The median time of a call after a warm-up, by the device's events."""
         for _ in range(1 if self.tiny else 3):
             function()
         self.synchronise()
@@ -115,11 +112,11 @@ class Bench:
         return float(first.elapsed_time(last))
 
     def peak_gib(self) -> float:
-        """The most memory held since the last reset; 0 on a CPU."""
+        """Peak memory since the last reset; 0 on a CPU."""
         return torch.cuda.max_memory_allocated() / GIB if self.cuda else 0.0
 
     def forget(self) -> None:
-        """Free what is not used, and count the peak from here on."""
+        """Free unused memory and reset the peak."""
         if self.cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -128,7 +125,7 @@ class Bench:
 def batch(
     config: GLaMConfig, rows: int, length: int, device: torch.device, seed: int = 0
 ) -> list[Tensor]:
-    """Random tokens, targets and segments, each [rows, length]: about four documents a row."""
+    """Random tokens, targets and segments, each [rows, length], with about four documents a row."""
     generator = torch.Generator().manual_seed(seed)
     stream = torch.randint(0, config.vocabulary, (rows, length + 1), generator=generator)
     starts = torch.rand(rows, length, generator=generator) < 4 / length
@@ -137,14 +134,14 @@ def batch(
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
-    """The relative distance of two tensors in float64; the norm itself where 0 is expected."""
+    """The relative distance of two tensors in float64; absolute where 0 is expected."""
     found, expected = (x.detach().double().cpu() for x in (found, expected))
     norm = float(expected.norm())
     return float((found - expected).norm()) / (norm or 1.0)
 
 
 def gradient_distance(found: Gradients, expected: Gradients) -> float:
-    """The relative distance of all gradients of a model, taken as one vector."""
+    """The relative distance of a model's gradients, as one vector."""
     gap = sum(float((found[n].double() - expected[n].double()).norm()) ** 2 for n in found)
     return (gap / sum(float(expected[n].double().norm()) ** 2 for n in found)) ** 0.5
 
@@ -162,9 +159,9 @@ def learned(
 
 
 def peer_model(name: str, config: GLaMConfig, experts: str) -> Any:
-    """Transformers' Mixtral or OLMoE of the shape of a GLaM with an MoE in every layer.
+    """Transformers' Mixtral or OLMoE, shaped like a GLaM with an MoE in every layer.
 
-    ``experts`` is transformers' implementation of them.
+    ``experts`` names transformers' implementation of experts.
     """
     import transformers
 
@@ -189,7 +186,7 @@ def peer_model(name: str, config: GLaMConfig, experts: str) -> Any:
 
 
 def dense_twin(config: GLaMConfig) -> GLaMConfig:
-    """A dense model of as many active parameters, by wider feed-forward layers."""
+    """A dense model with as many active parameters, by wider feed-forward layers."""
     dense = dataclasses.replace(config, experts=0)
     spare = sizes.count(config).active - sizes.count(dense).active
     wider = round(spare / (3 * config.width * config.layers) / 8) * 8

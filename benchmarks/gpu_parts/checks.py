@@ -1,4 +1,4 @@
-"""Whether a device computes what the CPU computes, in order of importance."""
+"""Checks a device against the CPU, in order of importance."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def routing(bench: Bench) -> None:
 
 
 def experts(bench: Bench) -> None:
-    """Against float64: experts without rows, one with all, no rows, rows of nobody in poison."""
+    """Against float64: experts without rows, one with all, no rows, NaN in uninitialised memory."""
     M, H = 64, 128
     generator = torch.Generator().manual_seed(0)
     for name, counts, tail in (
@@ -91,7 +91,6 @@ def _experts(
     device: torch.device,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """The result of a backend, and all gradients."""
     leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in inputs]
     x, w_in, w_out = leaves
     activation = next(iter(ACTIVATIONS.values()))
@@ -101,7 +100,7 @@ def _experts(
 
 @contextmanager
 def _poisoned_memory() -> Iterator[None]:
-    """New memory is full of NaN."""
+    """Fill new memory with NaN."""
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -111,7 +110,7 @@ def _poisoned_memory() -> Iterator[None]:
 
 
 def loss(bench: Bench) -> None:
-    """The vocabulary's loss in chunks against torch's in float64."""
+    """The chunked vocabulary loss against torch's in float64."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(700, 64, generator=generator)
     table = torch.randn(999, 64, generator=generator)
@@ -133,9 +132,9 @@ def loss(bench: Bench) -> None:
 
 
 def model(bench: Bench) -> None:
-    """float32 as on the CPU; bfloat16 no farther from float32 than 1.5 times the CPU's own.
+    """float32 as on the CPU; bfloat16 at most 1.5 times as far from float32 as the CPU's.
 
-    Where rounding flips a choice of expert, gradients move by a tenth: a fixed bound would mislead.
+    If rounding flips a choice of expert, gradients move by a tenth, so a fixed bound would mislead.
     """
     for name, config in {
         "dense": dataclasses.replace(SMALL, experts=0),
@@ -186,7 +185,7 @@ def optimizers(bench: Bench) -> None:
 
 
 def sharded(bench: Bench) -> None:
-    """FSDP2, all-to-all and the sharded Adafactor in a group of one, against none of them."""
+    """FSDP2, all-to-all and the sharded Adafactor in a group of one, against an unsharded model."""
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group(
             "nccl" if bench.cuda else "gloo",
@@ -227,7 +226,7 @@ def _sharded(bench: Bench, dtype: torch.dtype, backend: str, bound: float) -> No
 
 
 def checkpoints(bench: Bench) -> None:
-    """What the CPU saved, loaded on the device, bit for bit."""
+    """A checkpoint of the CPU, loaded on the device bit for bit."""
     with tempfile.TemporaryDirectory() as folder:
         old = GLaM(SMALL, seed=3)
         optimizer = Adafactor(old.parameters(), 0.01)
@@ -263,7 +262,7 @@ def generation(bench: Bench) -> None:
 
 
 def waits(bench: Bench) -> None:
-    """Where forward and backward wait for the device: nowhere."""
+    """Forward and backward never wait for the device."""
     one = GLaM(SMALL, compute_dtype=BF16, expert_backend="grouped").to(bench.device)
     data = batch(SMALL, 2, 128, bench.device)
     with copies(one):
@@ -283,7 +282,7 @@ def waits(bench: Bench) -> None:
 
 
 def training(bench: Bench) -> None:
-    """By the commands, given a corpus: what a CPU began goes on on the device, and generates."""
+    """Given a corpus, the commands resume a CPU's run on the device, and generate."""
     if bench.corpus is None:
         return
     with tempfile.TemporaryDirectory() as folder:

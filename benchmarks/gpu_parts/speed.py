@@ -1,4 +1,4 @@
-"""How fast a device is: ceilings of single products, whole steps of our models and of others'."""
+"""Measures a device's speed: single products, and steps of our models and of others'."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from model.training.optimizers.adafactor import Adafactor
 
 BF16 = torch.bfloat16
 PEAK = ACCELERATORS["h100"].flops
-"""Published, dense bfloat16, H100 and H200: what others' utilisation is a share of."""
+"""The published peak of H100 and H200 in dense bfloat16, to which others relate utilisation."""
 
 KERNELS = 15
 
@@ -37,7 +37,7 @@ def ceilings(bench: Bench) -> None:
 
 
 def grouped_ceilings(bench: Bench) -> None:
-    """``grouped_mm`` at the shapes of 1.7B/64E: forward, and the two products of the way back."""
+    """``grouped_mm`` at the shapes of 1.7B/64E: the forward and the two backward products."""
     E, M, H = (4, 64, 128) if bench.tiny else (64, 2048, 8192)
     for experts in (E, 1):
         for rows in (256,) if bench.tiny else (16384, 65536):
@@ -47,14 +47,13 @@ def grouped_ceilings(bench: Bench) -> None:
             g = torch.randn(rows, H, device=bench.device, dtype=BF16)
             products = ("forward", x, w), ("rows", g, w.transpose(1, 2)), ("weights", x.T, g)
             for name, left, right in products:
-                # The names of this turn of the loop are used before the next one.
                 time_ms = bench.milliseconds(lambda: F.grouped_mm(left, right, offs=ends))  # noqa: B023
                 rate = 2 * rows * M * H / time_ms / 1e9
                 bench.number(f"grouped TFLOP/s, {experts} experts, {rows} rows, {name}", rate)
 
 
 def contender(bench: Bench, name: str, *given: Any, **how: Any) -> None:
-    """Forward and backward, the update, the host's share, and what they hold."""
+    """Measure forward and backward, the update, the host's time, and memory."""
     bench.attempt_in_time(name, functools.partial(_contend, bench, name, *given, **how))
 
 
@@ -123,7 +122,7 @@ def _row(
 
 
 def _longest_kernels(bench: Bench, learn: Callable[[], None]) -> dict[str, float]:
-    """The device's time by kernel, as shares, and how many were launched."""
+    """The longest kernels' shares of the device's time, and the number of launches."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
@@ -166,7 +165,7 @@ def ours(bench: Bench) -> None:
 
 
 def theirs(bench: Bench) -> None:
-    """Transformers' Mixtral and OLMoE of the shape of 100m_16e with an MoE in every layer."""
+    """Transformers' Mixtral and OLMoE, shaped like 100m_16e with an MoE in every layer."""
     config = SMALL if bench.tiny else sizes.load(["glam_100m_16e"])["glam_100m_16e"]
     config = dataclasses.replace(config, moe_period=1)
     rows, length = (2, 64) if bench.tiny else (16, 1024)

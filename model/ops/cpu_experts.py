@@ -1,14 +1,14 @@
-"""Experts on a CPU, one after another, so that what one works on stays in the cache.
+"""Experts on a CPU, one at a time, so that their working set stays in the cache.
 
 Three things make this faster than a product of stacked weights, forward and backward, each measured
 by ``benchmarks/training_step.py``:
 
-- Float32 weights are cast one expert at a time, just before the product that reads them, and
-  gradients are cast back likewise. No copy of all weights or gradients goes through memory.
-- bfloat16 products come in few sizes. oneDNN compiles a kernel for each new size, which takes as
-  long as the product. So the rows of an expert are rounded up to a multiple of :data:`STEP` with
-  rows of the next expert, whose own results overwrite these and whose gradient there is zeroed.
-- The activation of the hidden layer is recomputed on the way back instead of kept.
+- Float32 weights are cast one expert at a time, just before their product; gradients are cast back
+  likewise. No copy of all weights or gradients goes through memory.
+- bfloat16 products come in few sizes, as oneDNN compiles a kernel for each, which takes as long as
+  the product. So an expert's rows are rounded up to a multiple of :data:`STEP` with rows of the
+  next expert, which then overwrites these results; their gradients are zeroed.
+- The backward pass recomputes the hidden layer's activation.
 
 Shapes as in :mod:`model.glam.experts`.
 """
@@ -32,13 +32,13 @@ def expert_products(
 ) -> Tensor:
     """``activation(x_r @ w_in[e]) @ w_out[e]`` of each row r of expert e: [R, M] to the same.
 
-    Weights are of the rows' dtype, or float32.
+    Weights have the rows' dtype or float32.
     """
     return _CPUExperts.apply(x_RM, ends_E, w_in_EMH, w_out_EHM, activation)
 
 
 class _Rows(NamedTuple):
-    """One expert's rows: its own end at ``end``, those of its products at ``stop``."""
+    """One expert's rows, up to ``end``, and those of its products, up to ``stop``."""
 
     expert: int
     start: int
@@ -47,7 +47,6 @@ class _Rows(NamedTuple):
 
 
 def _rows(ends_E: Tensor, dtype: torch.dtype) -> Iterator[_Rows]:
-    """The rows of each expert that has some."""
     step = STEP if dtype == torch.bfloat16 else 1
     ends = ends_E.tolist()
     for expert, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):

@@ -1,17 +1,15 @@
 """Causal attention with a relative bias, by Triton kernels for GPUs, forward and backward.
 
-Softmax ignores a constant, so the bias of all far distances is subtracted from every bias: only
-tiles of queries and keys that hold a near distance read the bias or add to its gradient, and keys
-before a tile's first document are skipped. Logits are never in memory, and they and their softmax
-are float32. No number is added up by atomics: a tile's part of the bias's gradient has a place of
-its own, and torch adds the parts up. So the same inputs give the same bits.
+The bias of far distances is 0 (:func:`model.glam.attention.attend_triton`), so only tiles with near
+distances read the bias or add to its gradient; keys before a tile's first document are skipped.
+Logits and softmax are float32 and never in memory. Without atomics the results are deterministic:
+each tile stores its part of the bias's gradient, and torch sums the parts.
 
-``TRITON_INTERPRET=1`` runs the kernels on a CPU, slowly; tests do. The forward pass is
-FlashAttention-2's (Dao 2023, arXiv 2307.08691), as is the backward pass but for the bias.
+Tests run the kernels on a CPU, by ``TRITON_INTERPRET=1``. The forward pass is FlashAttention-2's
+(Dao 2023, arXiv 2307.08691), as is the backward pass but for the bias.
 
 Shapes: B rows, S queries (the last positions), K keys, N heads, D head width, F near distances (a
-power of two), T tiles of queries. In kernels ``i`` numbers queries, ``at`` are their positions, and
-``j`` are keys.
+power of two), T tiles of queries. In kernels ``i`` are queries, ``at`` their positions, ``j`` keys.
 """
 
 from typing import Any, NamedTuple
@@ -24,13 +22,13 @@ from torch import Tensor
 
 HEAD_WIDTHS = (16, 32, 64, 128)
 MOST_NEAR = 256
-"""The most distances with a bias of their own."""
+"""The maximum number of near distances."""
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
 class Tiles(NamedTuple):
-    """Queries and keys of a tile, warps that share it, and stages of its pipeline."""
+    """The queries and keys of a tile, its warps, and the stages of its pipeline."""
 
     queries: int
     keys: int
@@ -47,7 +45,7 @@ class Plan(NamedTuple):
 
 
 def plan(width: int, dtype: torch.dtype) -> Plan:
-    """For heads of a width. Fixed, since another size would round otherwise."""
+    """The tiles for a head width; fixed, since other sizes would round differently."""
     if dtype == torch.float32:
         return Plan(*[Tiles(32, 32, 4, 2)] * 3)
     warps = 8 if width == 128 else 4
@@ -64,12 +62,12 @@ def attend(
 ) -> Tensor:
     """softmax(q.k + bias) v for the last S of K positions: [B, N, S, D], strided as q.
 
-    Queries, keys and values are of one dtype, bfloat16 or float32. ``near_NF`` (float32) is the
-    bias of distances 0 .. F - 1; it is 0 at all others. ``first_BS`` (int32) is the first key that
-    each query sees, the last one is its own; ``last_BK`` (int32) the last position that sees a key.
+    Queries, keys and values are all bfloat16 or all float32. ``near_NF`` (float32) is the bias of
+    distances 0 .. F - 1, and 0 at all others. ``first_BS`` (int32) is the first key that each query
+    sees, the last being its own; ``last_BK`` (int32) is the last position that sees a key.
 
     Raises:
-        ValueError: the kernels have no tiles of this head width, or for so many distances.
+        ValueError: the head width or the number of near distances is not supported.
     """
     if q_BNSD.shape[-1] not in HEAD_WIDTHS:
         raise ValueError(
@@ -167,7 +165,7 @@ _attention.register_autograd(_backward, setup_context=_keep)
 
 
 def _strides(x: Tensor) -> tuple[int, ...]:
-    """Of rows, heads and positions; a head's numbers lie side by side."""
+    """The strides of rows, heads and positions; that of the head width is 1."""
     return x.stride()[:3]
 
 

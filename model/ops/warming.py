@@ -1,4 +1,4 @@
-"""Small tensors through the kernels of the CPU, which compiles them: ``winnow warm-up``."""
+"""Compiles the CPU kernels by running them on small tensors: ``winnow warm-up``."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from model.ops import cpu_adafactor, cpu_kernels
 
 
 def use_kernels(_folder: Path) -> None:
-    """Each kernel, in the dtypes that a model is trained in."""
+    """Run each kernel in the dtypes of training."""
     for dtype in (torch.float32, torch.bfloat16):
         logits_PQK, grad_PQK = torch.ones(2, 2, 4, 4, dtype=dtype)
         segments_BK = torch.zeros(1, 4, dtype=torch.int32)

@@ -117,7 +117,7 @@ def _interruption() -> contextlib.AbstractContextManager[exits.Interruption]:
 
 @command_line.main("train")
 def main(config: DictConfig) -> None:
-    again = "the same command goes on where it stopped"
+    again = "the same command resumes"
     run_log.begin()
     try:
         command_line.run(_train_and_report, config, TrainingFailedError, again=again)

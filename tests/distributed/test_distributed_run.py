@@ -65,7 +65,7 @@ def test_two_and_then_one(torchrun, corpus, tmp_path):
         time.sleep(0.01)
     halfway.send_signal(signal.SIGTERM)
     _, said = halfway.communicate()
-    assert "interrupted: the same command goes on where it stopped" in said
+    assert "interrupted: the same command resumes" in said
     done = rows(output)[-1]["step"]
     assert os.listdir(output / "checkpoints") == [f"step_{done:09d}"]
 

@@ -16,7 +16,7 @@ from tokens_scored import documents, make_corpus, settings, to_batch, write_scor
 
 from model.data import scored, tokenizer
 from model.data.corpus import open_corpus, write_arm
-from model.prepare import _prepare_and_tell as prepare_and_tell
+from model.prepare import _prepare_and_report as prepare_and_tell
 from model.prepare import prepare, sample_texts
 from winnow.filesystem import files
 
