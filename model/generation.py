@@ -88,10 +88,8 @@ def generate(
 def generate_text(config: GenerateConfig) -> Iterator[str]:
     """Load the model, and return the continuation in pieces of whole characters.
 
-    If several processes share the model, only the first yields text.
-
-    Raises:
-        ValueError: no such model, or the processes can't share it.
+    If several processes share the model, only the first yields text. Raises ValueError if there is
+    no such model, or the processes can't share it.
     """
     device = processes.join(hardware.find_device(config.device), config.patience)
     dtype = hardware.compute_dtype(config.precision, device)

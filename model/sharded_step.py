@@ -98,10 +98,7 @@ def plan(
     ``expert_parallel`` and ``tensor_parallel`` are those of
     :func:`model.training.distributed.parallel.build`; ``optimizer`` is a key of
     :data:`model.sizes.OPTIMIZER_BYTES`. The first device's experts get ``imbalance`` times an even
-    share of the rows.
-
-    Raises:
-        ValueError: the devices can't share the model that way.
+    share of the rows. Raises ValueError if the devices can't share the model that way.
     """
     with _fake_processes(devices):
         with torch.device("meta"):

@@ -122,10 +122,8 @@ def layouts(
     """The fastest layouts that fit, for each grid with tensor parallelism within a node.
 
     Fewer rows at a time would gather the same weights more often, so each has the most rows that
-    fit in ``memory`` (bytes); with recomputation only where that fits more.
-
-    Raises:
-        ValueError: the devices can't share the batch.
+    fit in ``memory`` (bytes); with recomputation only where that fits more. Raises ValueError if
+    the devices can't share the batch.
     """
     devices = machines.devices
     if batch_rows % devices:

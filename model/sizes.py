@@ -121,10 +121,8 @@ def memory(
     State: float32 weights, gradients and optimizer state. Gathered: bfloat16 weights of two layers,
     the current and the next (experts are split over ``expert_parallel`` devices). Activations, with
     recomputation: bfloat16, each layer's input and the inside of one layer. Leaves out
-    communication buffers, the vocabulary's chunk and fragmentation.
-
-    Raises:
-        ValueError: ``expert_parallel`` does not divide devices and experts.
+    communication buffers, the vocabulary's chunk and fragmentation. Raises ValueError unless
+    ``expert_parallel`` divides devices and experts.
     """
     from model.glam.routing import ROUTERS
 
@@ -147,11 +145,7 @@ def memory(
 
 
 def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMConfig]:
-    """Load configs of ``conf/model`` with Hydra overrides such as ``model.experts=32``.
-
-    Raises:
-        ValueError: an unknown name, key or value; the message says which.
-    """
+    """Load configs of ``conf/model`` with Hydra overrides; raise ValueError for unknown ones."""
     configs = {}
     with initialize_config_dir(CONF, version_base="1.3"):
         for name in names:

@@ -44,8 +44,7 @@ class Arm:
 def load(folder: str, corpus: str, name: str) -> Arm:
     """Load an arm of the corpus in ``folder`` with fingerprint ``corpus``.
 
-    Raises:
-        ValueError: no arm has that name, or its files do not match the corpus.
+    Raises ValueError if no arm has that name, or its files do not match the corpus.
     """
     mask_path, about_path = _paths(folder, name)
     if not storage.exists(about_path):
@@ -82,10 +81,9 @@ def save(
     content: Mapping[str, Any],
     controls: Mapping[str, Any] | None,
 ) -> Arm:
-    """Write an arm. If it exists with the same documents, only its JSON is updated.
+    """Write an arm; if it exists with the same documents, update only its JSON.
 
-    Raises:
-        ValueError: the name is invalid, or belongs to a different arm.
+    Raises ValueError if the name is invalid, or belongs to a different arm.
     """
     if not _NAME.match(name):
         raise ValueError(f"arm name {name!r}: use letters, digits, '_', '-', '=' and '.'")

@@ -32,8 +32,7 @@ def parse(name: str, sources: Iterable[str]) -> tuple[str, int, int]:
 def split(corpus: Corpus, documents: IntArray, names: Iterable[str]) -> dict[str, IntArray]:
     """Split n documents of the pool (int64 [n]) by component; a component may be empty.
 
-    Raises:
-        ValueError: parts of a source overlap or leave a gap.
+    Raises ValueError if the slices of a source overlap or leave a gap.
     """
     parsed = {name: parse(name, corpus.sources) for name in names}
     sources = {source for source, _, _ in parsed.values()}

@@ -60,11 +60,8 @@ class Controls:
     ) -> IntArray:
         """The documents that a seed reads of n, which supply ``share`` of all training tokens.
 
-        Copies of a document stay together. Each half of a single document is that document.
-
-        Raises:
-            ValueError: the documents or the pool have too few tokens, or no document is in the
-                subset of the pool.
+        Copies of a document stay together. Each half of a single document is that document. Raises
+        ValueError for too few tokens, or if no document is in the subset of the pool.
         """
         if (self.half, self.unique_tokens, self.pool_tokens) == (None, None, None):
             return documents
@@ -141,8 +138,7 @@ def draws(corpus: Corpus, documents: IntArray, purpose: str) -> npt.NDArray[np.f
 def word_starts(path: str, vocabulary: int) -> BoolArray:
     """Which tokens of a tokenizer.json start a word, by leading white space: bool [vocabulary].
 
-    Raises:
-        ValueError: the tokenizer marks no words.
+    Raises ValueError if none does.
     """
     tokenizer = Tokenizer.from_file(path)
     starts = np.zeros(vocabulary, np.bool_)

@@ -183,11 +183,7 @@ class Corpus:
         return out
 
     def verify(self, rank: int = 0, world: int = 1) -> None:
-        """Verify the checksums of this rank's share of the shards.
-
-        Raises:
-            ValueError: a shard has changed since ``model/prepare.py`` wrote it.
-        """
+        """Verify the checksums of this rank's shards; raise ValueError if one has changed."""
         for shard in self.manifest["shards"][rank::world]:
             if storage.checksum(_shard_path(self._local, shard["name"])) != shard["checksum"]:
                 raise _changed(self.folder, shard["name"])

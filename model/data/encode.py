@@ -60,11 +60,7 @@ def encode_shards(
 
 
 def encode_shard(shard: ScoredShard, folder: str, path: str, boundary: str) -> dict[str, Any]:
-    """Write one token shard, unless it exists, and return its manifest entry.
-
-    Raises:
-        ValueError: the scored shard has changed since the pipeline wrote it.
-    """
+    """Write one token shard, unless it exists, and return its manifest entry."""
     codec = tokenizer.load(path, boundary)
     name = f"{os.path.splitext(shard.name)[0]}.arrow"
     output = os.path.join(folder, name)

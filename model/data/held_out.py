@@ -36,10 +36,8 @@ class HeldOut:
 
     ``documents`` are their numbers in the corpus, ``bytes`` the sizes of their texts: int64 [n].
     A global batch has ``batch_size`` rows of S = ``sequence_length``, the last batch padded; each
-    rank reads an equal share. For ``limit_bytes`` see :func:`model.data.order.held_out_documents`.
-
-    Raises:
-        ValueError: the source has no held-out documents, or ``world`` does not divide the batch.
+    rank reads an equal share. ``limit_bytes`` and errors are those of
+    :func:`model.data.order.held_out_documents`.
     """
 
     def __init__(

@@ -192,10 +192,8 @@ def mixture_groups(
 ) -> dict[str, tuple[float, IntArray]]:
     """Group an arm's documents by mixture component: name → (weight, documents).
 
-    Without a mixture the one group, ``all``, has the sources in their natural proportions.
-
-    Raises:
-        ValueError: the mixture does not match the sources of the arm.
+    Without a mixture the one group, ``all``, has the sources in their natural proportions. Raises
+    ValueError if the mixture does not match the sources of the arm.
     """
     documents = np.flatnonzero(arm.mask)
     if arm.copies is not None:
@@ -231,10 +229,8 @@ def mixture_groups(
 def held_out_documents(corpus: Corpus, source: str, limit_bytes: int | None = None) -> IntArray:
     """The numbers of a source's held-out documents, int64 [n], in a fixed order.
 
-    Stops before ``limit_bytes``, but not before :data:`FEWEST` documents.
-
-    Raises:
-        ValueError: the source is unknown, or has no held-out documents.
+    Stops before ``limit_bytes``, but not before :data:`FEWEST` documents. Raises ValueError if the
+    source is unknown, or has no held-out documents.
     """
     if source not in corpus.sources:
         raise ValueError(f"the corpus has no source {source!r}: it has {corpus.sources}")

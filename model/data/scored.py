@@ -95,11 +95,7 @@ class Scored:
 
 
 def open_scored(folder: str) -> Scored:
-    """Read the manifest of a scored folder.
-
-    Raises:
-        ValueError: the manifest is missing, or lists no shards.
-    """
+    """Read a scored folder's manifest; raise ValueError if it is missing or lists no shards."""
     path = storage.join(folder, "manifest.json")
     if not storage.exists(path):
         raise ValueError(

@@ -34,10 +34,8 @@ class TokenStream:
     The seed keys the order of documents. A global batch has ``batch_size`` rows of S =
     ``sequence_length`` entries; each rank reads an equal share. ``mixture`` gives the weight of
     each component (:mod:`model.data.components`), and each row holds one component; without it,
-    sources come in their natural proportions.
-
-    Raises:
-        ValueError: arm, mixture and sizes do not match.
+    sources come in their natural proportions. Raises ValueError if arm, mixture and sizes do not
+    match.
     """
 
     def __init__(
@@ -107,11 +105,7 @@ class TokenStream:
         return Batch(*map(torch.from_numpy, (tokens, targets, segments)))
 
     def check(self, fingerprint: str) -> None:
-        """Check that a checkpoint was trained on this stream; the number of ranks may differ.
-
-        Raises:
-            ValueError: corpus, arm, seed, mixture or batch shape differ.
-        """
+        """Raise ValueError unless a checkpoint has this stream, for any number of ranks."""
         if fingerprint != self.fingerprint:
             raise ValueError(
                 "the checkpoint was trained on another stream (corpus, arm, seed, mixture or batch"

@@ -65,10 +65,7 @@ def train(texts: Iterable[str], vocabulary: int, boundary: str) -> str:
     """Train byte-level BPE (GPT-2's pre-tokenisation) and return its tokenizer.json.
 
     Every byte is a token, so any text survives the round trip. Training is deterministic. A small
-    sample may give fewer tokens than ``vocabulary``.
-
-    Raises:
-        ValueError: the vocabulary has no room for all bytes and the boundary.
+    sample may give fewer tokens than ``vocabulary``, which must be :data:`SMALLEST` or more.
     """
     check_vocabulary(vocabulary)
     tokenizer = Tokenizer(models.BPE())
@@ -91,11 +88,7 @@ def check_vocabulary(vocabulary: int) -> None:
 
 
 def load(path: str, boundary: str) -> TextCodec:
-    """Load a tokenizer.json whose token ``boundary`` separates documents.
-
-    Raises:
-        ValueError: the file is missing or invalid, or lacks that token.
-    """
+    """Load a tokenizer.json; raise ValueError if it is missing, invalid or lacks ``boundary``."""
     if not os.path.isfile(path):
         raise ValueError(f"there is no tokenizer {path}: give the path of a tokenizer.json")
     try:

@@ -265,10 +265,7 @@ def attend_triton(
     """:func:`attend` by our Triton kernels, whose gradients are deterministic.
 
     Softmax is invariant to a constant, so the bias of far distances is subtracted from all; its
-    gradient is minus the sum of the others'.
-
-    Raises:
-        ValueError: the kernels do not support these heads or distances.
+    gradient is minus the sum of the others'. Raises ValueError for unsupported heads or distances.
     """
     from model.ops import triton_attention  # triton is optional
 

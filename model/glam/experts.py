@@ -68,11 +68,7 @@ def loop_experts(of: ExpertInputs) -> Tensor:
 
 
 def grouped_experts(of: ExpertInputs) -> Tensor:
-    """Grouped products, on CUDA in bfloat16.
-
-    Raises:
-        ValueError: a row is not a multiple of 16 bytes; ``loop`` supports that.
-    """
+    """Grouped products in bfloat16; raise ValueError if a row is no multiple of 16 bytes."""
     x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
     for width in w_in_EMH.shape[1:]:
         if width * x_RM.element_size() % 16:

@@ -75,10 +75,7 @@ class GLaMForCausalLM(PreTrainedModel, GenerationMixin):
 
         ``attention_mask`` is [B, K], 0 at padding, on either side; None means no padding.
         ``labels`` (int64 [B, S]) are the tokens themselves, or -100 to ignore a position.
-        ``use_cache`` starts a cache if none is given.
-
-        Raises:
-            ValueError: the mask has the wrong shape.
+        ``use_cache`` starts a cache if none is given. Raises ValueError for a mask of wrong shape.
         """
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)

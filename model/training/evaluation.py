@@ -28,11 +28,7 @@ from winnow.commands import console
 def held_out_sets(
     corpus: Corpus, config: TrainConfig, limit_bytes: int | None
 ) -> dict[str, HeldOut]:
-    """The held-out documents by source, sharded over the processes.
-
-    Raises:
-        ValueError: no source has held-out documents.
-    """
+    """The held-out documents by source, sharded over processes; ValueError if there are none."""
     sources = corpus.evaluated_sources
     if not sources:
         raise ValueError(

@@ -63,9 +63,7 @@ def check_grouped_products(
 
     On Blackwell gradients of experts without rows were not zero (pytorch/pytorch issue 172439).
     Results past the last expert are uninitialised memory, which this fills with NaN beforehand.
-
-    Raises:
-        ValueError: a result is wrong.
+    Raises ValueError if a result is wrong.
     """
     counts, tail, M, H = (162, 0, 257, 46, 0, 83), 20, 64, 128
     generator = torch.Generator().manual_seed(0)

@@ -29,9 +29,6 @@ class MetricsLog:
 
     ``step`` is the last one to keep, 0 to start over; ``wandb`` is a project of Weights & Biases,
     which shows the run's ``settings``.
-
-    Raises:
-        ValueError: Weights & Biases can't start.
     """
 
     def __init__(
@@ -124,10 +121,7 @@ class WandbRun:
     """A run in Weights & Biases that resumes with ours; its id is in the output folder.
 
     wandb writes to that folder and uploads from a separate process; ``wandb sync`` uploads the
-    rest. With ``WANDB_MODE=offline`` it only writes.
-
-    Raises:
-        ValueError: Weights & Biases can't start.
+    rest. With ``WANDB_MODE=offline`` it only writes. Raises ValueError if it can't start.
     """
 
     def __init__(self, folder: str, project: str, settings: Mapping[str, Any]) -> None:

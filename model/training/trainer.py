@@ -66,11 +66,7 @@ class Pending(NamedTuple):
 
 
 class Trainer:
-    """A model, its optimizer and its data, and the operations of a training run.
-
-    Raises:
-        ValueError: the config does not fit the corpus.
-    """
+    """A run's model, optimizer and data; raises ValueError if config and corpus do not match."""
 
     def __init__(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
         if config.model.vocabulary < corpus.vocabulary:

@@ -37,8 +37,7 @@ class Writer:
     def save(self, step: int, content: dict[str, Tensor], state: Mapping[str, Any]) -> None:
         """Write a checkpoint, or start to; the tensors may change afterwards.
 
-        Raises:
-            OSError: this checkpoint, or in the background the previous one, can't be written.
+        Raises OSError if this one, or in the background the previous one, can't be written.
         """
         if not self.background:
             self._write(step, content, state)

@@ -137,11 +137,7 @@ def _sums(folder: str, prefix: str) -> dict[str, str]:
 
 
 def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
-    """Load tensors in place from a verified checkpoint.
-
-    Raises:
-        ValueError: the checkpoint lacks a tensor, or its index names other objects.
-    """
+    """Load tensors in place; raise ValueError if one is missing or the index is malicious."""
     loader(checkpoint)(content)
 
 
@@ -199,11 +195,7 @@ def _writer(name: str) -> int:
 
 
 def newest(folder: str) -> Checkpoint | None:
-    """The newest intact checkpoint, with a warning per damaged one; None without checkpoints.
-
-    Raises:
-        ValueError: all checkpoints are damaged.
-    """
+    """The newest intact checkpoint, or None without any; raise ValueError if all are damaged."""
     paths = _paths(folder)
     for path in reversed(paths):
         try:

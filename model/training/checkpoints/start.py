@@ -57,9 +57,7 @@ class Start:
     def resumed(cls, state: Mapping[str, Any], config: TrainConfig) -> Self | None:
         """Read from the state of a run's checkpoint; None if the run drew its weights.
 
-        Raises:
-            ValueError: the run began from a checkpoint other than ``train.start``, or that one has
-                changed.
+        Raises ValueError if ``train.start`` is another checkpoint, or has changed.
         """
         if (value := state.get("start")) is None or config.train.start is None:
             return None  # if only one of them is None, the identities differ
@@ -104,11 +102,7 @@ def load_start(
 
 
 def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
-    """Check that a run can start from a checkpoint.
-
-    Raises:
-        ValueError: it has another model shape, tokenizer or optimizer.
-    """
+    """Raise ValueError if a checkpoint has another model shape, tokenizer or optimizer."""
     old = found.state["model"]
     new = {name: getattr(config.model, name) for name in GLaMConfig.__dataclass_fields__}
     different = sorted(n for n in new if n not in TRAINED_WITH and old.get(n) != new[n])

@@ -78,11 +78,7 @@ def build(
 
 
 def empty(config: GLaMConfig, device: torch.device, compute_dtype: torch.dtype) -> GLaM:
-    """The model, sharded over all processes, with undefined weights.
-
-    Raises:
-        ValueError: the processes can't share the model.
-    """
+    """:func:`build` with undefined weights, shared by as many processes as possible."""
     with torch.device("meta"):
         model = GLaM(config, compute_dtype=compute_dtype)
     return _share(model, device, None, 1)
@@ -105,11 +101,7 @@ def make_grid(
     expert_parallel: int | None = None,
     tensor_parallel: int = 1,
 ) -> DeviceMesh:
-    """All processes as a grid of ``experts`` x ``experts_fsdp`` x ``tensor``.
-
-    Raises:
-        ValueError: the model can't be divided that way.
-    """
+    """Arrange all processes in a grid; raise ValueError if the model can't be divided that way."""
     shape = grid_shape(config, processes.count(), expert_parallel, tensor_parallel)
     return init_device_mesh(device_type, shape, mesh_dim_names=("experts", "experts_fsdp", TENSOR))
 

@@ -29,10 +29,8 @@ def are_several() -> bool:
 def join(device: torch.device, patience: float) -> torch.device:
     """Join the process group if ``torchrun`` started several; return this process's device.
 
-    ``patience`` is the timeout of collectives in seconds.
-
-    Raises:
-        ValueError: the environment is not ``torchrun``'s, or there are too few GPUs.
+    ``patience`` is the timeout of collectives in seconds. Raises ValueError if the environment is
+    not ``torchrun``'s, or there are too few GPUs.
     """
     environment = os.environ
     if not are_several() or dist.is_initialized():
