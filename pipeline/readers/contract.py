@@ -1,4 +1,4 @@
-"""The interface of readers: what they take and return in any format."""
+"""The interface of readers: what they take and return, whatever the format."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, TEXT_DOCUMENT
 
 Reason = Literal[
-    "bad_csv",  # a row of a table has too many or too few values, or a quote is never closed
+    "bad_csv",  # a row has too many or too few values, or a quote is never closed
     "bad_html",  # the page cannot be parsed or its text extracted
     "bad_http",  # the body cannot be dechunked or decompressed as its HTTP headers say
     "bad_json",  # the line is not a JSON value
@@ -44,30 +44,28 @@ Reason = Literal[
 """Why something was quarantined."""
 
 ADVICE: dict[Reason, str] = {
-    "bad_json": "JSON lines hold one value a line, as `jq -c . FILE` writes them",
-    "encrypted_parquet": "encrypted Parquet: decrypt it first, keys can't be given here",
-    "feather_v1": "Feather version 1: pyarrow.feather reads it, and writes Arrow",
+    "bad_json": "JSON lines hold one value per line, as `jq -c . FILE` writes them",
+    "encrypted_parquet": "encrypted Parquet: decrypt it first; Winnow takes no keys",
+    "feather_v1": "Feather version 1: convert it to Arrow with pyarrow.feather",
     "missing_text": "if the text is in another field, name it: --field {source}.text=FIELD",
     "not_an_object": 'a JSON line must be an object, as {{"text": "…"}}',
     "wrong_type": "if the text is in another field, name it: --field {source}.text=FIELD; if it is"
     r" a list of strings, say what to put between them: --list-separator '\n'",
-    "zstd_dictionary": "zstd with a dictionary that is not in the file: unpack it with zstd -D",
-    "zstd_window": "zstd of a window that memory is too small for: pack it with --long=27 or less",
+    "zstd_dictionary": "zstd whose dictionary is not in the file: decompress it with zstd -D",
+    "zstd_window": "zstd with a window larger than memory: compress it with --long=27 or less",
 }
-"""Advice for some of the reasons; ``{source}`` stands for the source's name."""
+"""Advice for some of the reasons; ``{source}`` is replaced by the source's name."""
 
 Unit = Literal["byte", "compressed byte", "record"]
-"""What a position counts: bytes of the decompressed stream, bytes of the file as it is stored, or
-records (rows) from the start of the file. All count from 0."""
+"""What a position counts, from 0: bytes of the decompressed stream, stored bytes, or records."""
 
-CONTENT_CHARACTERS = 1000  # how much of a quarantined record is kept for people to look at
+CONTENT_CHARACTERS = 1000  # kept of a quarantined record
 
 
 def document_schema(metadata: Sequence[str] = ()) -> pa.Schema:
-    """The schema of the batches that every reader yields.
+    """The schema of the batches that every reader yields; all but ``text`` may be null.
 
-    ``id`` and ``url`` are null where the record has none. ``metadata`` names further input fields
-    to carry along, each a nullable string column of the same name.
+    ``metadata`` names further input fields to carry along, each a string column of the same name.
     """
     text = pa.field("text", pa.large_string(), nullable=False)
     return pa.schema(
@@ -79,10 +77,10 @@ def document_schema(metadata: Sequence[str] = ()) -> pa.Schema:
 class FieldMap:
     """Which input field holds what.
 
-    JSON keys and columns go by their names in the file. ``metadata.url`` is the field ``url`` of
-    the object or struct ``metadata``, unless some field has exactly that name. A text that is a
-    list of strings is joined by ``list_separator``. In WARC and WET files the format defines text,
-    id and URL, and ``metadata`` names record headers (``WARC-Date``).
+    ``metadata.url`` is the field ``url`` of the object or struct ``metadata``, unless a field has
+    exactly that name. A text that is a list of strings is joined by ``list_separator``. In WARC and
+    WET files the format defines text, id and URL, and ``metadata`` names record headers
+    (``WARC-Date``).
 
     Raises:
         ValueError: ``metadata`` repeats a name or uses the name of an output column.
@@ -93,14 +91,14 @@ class FieldMap:
     url: str = "url"
     metadata: tuple[str, ...] = ()
     list_separator: str | None = None
-    language: str | None = None  # the one of ``metadata`` that tells the language, where one does
+    language: str | None = None  # which of ``metadata`` holds the language, if any
 
     def __post_init__(self) -> None:
         columns = Counter(["id", "url", "text", *self.metadata])
         if twice := sorted(name for name, count in columns.items() if count > 1):
             raise ValueError(
-                f"metadata fields {twice} are given twice: a document has id, url and text anyway,"
-                " and every other field once"
+                f"metadata fields {twice} are given twice: a document always has id, url and text;"
+                " name each other field once"
             )
 
     @property
@@ -113,10 +111,9 @@ class FieldMap:
 class ReadOptions:
     """How files of all sources are read.
 
-    Records longer than ``max_document_bytes`` are quarantined. ``html_extractor`` extracts the text
-    of pages, ``plain_text`` says whether plain text in WARC files is read beside them,
-    ``text_document`` whether a document of a text file is the ``file`` or a ``line``, and
-    ``reader`` names the user's formats by their dotted paths.
+    Records longer than ``max_document_bytes`` are quarantined. ``plain_text`` says whether WARC
+    records of plain text are read, ``text_document`` whether a document of a text file is the
+    ``file`` or a ``line``, and ``reader`` names the user's formats by their dotted paths.
 
     Raises:
         ValueError: ``text_document`` is neither.
@@ -130,7 +127,7 @@ class ReadOptions:
 
     @classmethod
     def of(cls, config: Any) -> "ReadOptions":
-        """The options in a config that has fields of their names."""
+        """The options from a config with fields of the same names."""
         options = {field.name: getattr(config, field.name) for field in fields(cls)}
         return cls(**options | {"reader": tuple(options["reader"])})
 
@@ -143,9 +140,8 @@ class ReadOptions:
 class InputRange:
     """A part of a file that one task reads. ``(0, None)`` is the whole file.
 
-    ``start`` and ``end`` count bytes for plain JSONL (a line belongs to the range that holds its
-    first byte), row groups for Parquet and record batches for Arrow files. ``size`` is the stored
-    bytes of the range, for progress reports.
+    ``start`` and ``end`` count bytes for plain JSONL (a line belongs to the range of its first
+    byte), row groups for Parquet and record batches for Arrow. ``size`` is in stored bytes.
     """
 
     path: str
@@ -174,7 +170,7 @@ OnQuarantine = Callable[[Quarantined], None]
 
 
 class Digest(Protocol):
-    """Takes the raw bytes of an input, as the hashes of ``hashlib`` and ``xxhash`` do."""
+    """A hash of raw bytes, as in ``hashlib`` and ``xxhash``."""
 
     def update(self, data: bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
@@ -182,14 +178,14 @@ class Digest(Protocol):
 
 @dataclass
 class ReadReport:
-    """Counts of a reader besides documents: ``skipped`` counts records that hold none, by kind.
+    """What a reader counts besides documents.
 
-    Kinds are the WARC record types without text (``request``, ``warcinfo``, …), and for responses
-    and resources ``not_http`` (``text/dns``), ``http_status`` (not a success), ``not_html``
-    (another media type), ``binary`` (declared as plain text), ``plain_text`` (if not wanted) and
-    ``no_text`` (only menus, forms and scripts). ``kinds`` counts the documents of web archives and
-    HTML files by origin: ``html``, ``plain_text`` or ``conversion``. ``truncated`` counts documents
-    that were truncated when they were crawled or stored; what is left of them is read.
+    ``skipped`` counts records without a document by kind: the WARC record types without text
+    (``request``, ``warcinfo``, …), and for responses and resources ``not_http`` (``text/dns``),
+    ``http_status`` (not a success), ``not_html`` (another media type), ``binary`` (declared as
+    plain text), ``plain_text`` (if not wanted) and ``no_text`` (only menus, forms and scripts).
+    ``kinds`` counts the documents of web archives and HTML files by origin: ``html``,
+    ``plain_text`` or ``conversion``. ``truncated`` counts documents that the crawler cut short.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -244,13 +240,13 @@ class Quarantine:
             content = head.decode("utf-8", "backslashreplace")
         # A lone surrogate cannot be written to any file.
         text = content[:CONTENT_CHARACTERS].encode("utf-8", "backslashreplace").decode()
-        text = text[:CONTENT_CHARACTERS]
-        self.on_quarantine(Quarantined(self.path, position, unit, reason, text))
+        record = Quarantined(self.path, position, unit, reason, text[:CONTENT_CHARACTERS])
+        self.on_quarantine(record)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The input of a reader besides the bytes."""
+    """What a reader gets besides the bytes."""
 
     fields: FieldMap
     quarantine: Quarantine
@@ -262,49 +258,34 @@ class Reading:
 class StreamFormat:
     """A format that is read sequentially; files may be plain or compressed.
 
-    Attributes:
-        name: for messages.
-        starts: a pattern for the first bytes, after a byte order mark and white space; None for a
-            format that is known by its file names only.
-        read: turns pieces of decompressed bytes, with :class:`pipeline.readers.inflate.Damage`
-            between them where decoding failed, and the offset of the first into documents
-            (:func:`pipeline.readers.document_schema`).
-        endings: of file names, for files whose first bytes do not identify them.
-        lines: whether records are lines, so that a plain file can be split between any two.
-        own_places: whether the format itself defines id, url and metadata, so that ``--field`` does
-            not apply.
+    ``read`` turns pieces of decompressed bytes, with :class:`pipeline.readers.inflate.Damage` where
+    decoding failed, and the offset of the first piece into documents (``document_schema``).
     """
 
-    name: str
-    starts: bytes | None
+    name: str  # for messages
+    starts: bytes | None  # pattern of the first bytes, after BOM and white space; None: by name
     read: Callable[[Iterator[Any], int, Reading], Iterator[pa.RecordBatch]]
-    endings: tuple[str, ...] = ()
-    lines: bool = False
-    own_places: bool = False
+    endings: tuple[str, ...] = ()  # of file names, if the first bytes do not identify the file
+    lines: bool = False  # records are lines, so a plain file can be split between any two
+    own_places: bool = False  # it defines id, url and metadata itself: --field does not apply
 
 
 @dataclass(frozen=True)
 class TableFormat:
     """A format with an index of its parts, so that any of them can be read alone.
 
-    Attributes:
-        name: for messages.
-        magic: the first bytes of a file: one of these.
-        read: the documents of the parts in a range.
-        part_sizes: stored bytes of each part; empty if the file cannot be split. Refuses a file
-            without the text column.
-        regions: the byte ranges of parts ``[start, end)`` and of the index.
-        column_names: of the file; None if it is damaged.
-        endings: of file names, for files whose first bytes are damaged.
+    ``read`` yields the documents of a range of parts. ``part_sizes`` are their stored bytes, empty
+    if the file cannot be split; it refuses a file without the text column. ``regions`` are the byte
+    ranges of parts ``[start, end)`` and of the index. ``column_names`` is None for a damaged file.
     """
 
-    name: str
-    magic: tuple[bytes, ...]
+    name: str  # for messages
+    magic: tuple[bytes, ...]  # possible first bytes of a file
     read: Callable[[BinaryIO, InputRange, Reading], Iterator[pa.RecordBatch]]
     part_sizes: Callable[[BinaryIO, str, FieldMap | None], list[int]]
     regions: Callable[[BinaryIO, int, int], list[tuple[int, int]]]
     column_names: Callable[[BinaryIO], list[str] | None]
-    endings: tuple[str, ...] = ()
+    endings: tuple[str, ...] = ()  # of file names, if the first bytes are damaged
 
 
 Format = StreamFormat | TableFormat

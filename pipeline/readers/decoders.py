@@ -1,7 +1,6 @@
 """The codecs of compressed files: how a member starts, and what decodes it.
 
-gzip uses ISA-L (3.2 times as fast as zlib, see docs/log.md), zstd the backport of Python 3.14's
-module, bzip2, xz and lz4 the usual ones; all release the GIL.
+gzip uses ISA-L (3.2 times as fast as zlib, see docs/log.md). All decoders release the GIL.
 """
 
 import bz2
@@ -31,8 +30,7 @@ most 128 KiB, and deflate rarely decodes that much noise. Blocks of bzip2 and lz
 FRAME = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = tuple(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))
 DICTIONARY_FRAME = re.compile(rb"\x5d\x2a\x4d\x18(.{4})(?:\x37\xa4\x30\xec|\x28\xb5\x2f\xfd)", re.S)
-"""The start of a skippable frame that holds a dictionary, itself perhaps compressed: a magic
-number, then the size."""
+"""The start of a skippable frame with a dictionary, plain or compressed: magic number, size."""
 
 _XZ_MEMORY = 2 << 30
 _WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 2 GiB, of `zstd --long=31`
@@ -47,10 +45,8 @@ class Decoder(Protocol):
 
 
 class Codec(NamedTuple):
-    """``starts`` are the possible first bytes of a member; ``member`` finds one within noise."""
-
-    starts: tuple[bytes, ...]
-    member: re.Pattern[bytes]
+    starts: tuple[bytes, ...]  # possible first bytes of a member
+    member: re.Pattern[bytes]  # finds a member within noise
     new: Callable[[], Decoder]
     error: type[Exception]
     truncated: Reason
@@ -59,7 +55,7 @@ class Codec(NamedTuple):
 
 
 class _Bzip2Error(ValueError):
-    """The data is not bzip2. The library raises an OSError, which a failing disk does too."""
+    """The data is not bzip2. The library raises OSError, as a failing disk does."""
 
 
 class _Bzip2:

@@ -43,14 +43,14 @@ Batches = Iterator[pa.RecordBatch]
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 _AS_USUAL = ReadOptions()
-_ENOUGH = 1 << 10  # bytes that identify a file
+_ENOUGH = 1 << 10  # decompressed bytes that identify a file
 _LANGUAGE_FIELDS = ("language", "lang")
 
 
 def _whole(
     read: Callable[[Iterator[bytes | Damage], Reading], Batches],
 ) -> Callable[[Iterator[bytes | Damage], int, Reading], Batches]:
-    """A reader of files that are never split, so that every stream starts at 0."""
+    """A reader of files that are never split, so every stream starts at 0."""
     return lambda pieces, offset, reading: read(pieces, reading)
 
 
@@ -78,7 +78,7 @@ FORMATS: list[Format] = [
     ),
     _ARROW,
     replace(_ARROW, name="arrow stream", magic=(b"\xff\xff\xff\xff",), endings=()),
-    # Arrays of objects (others may be a line of JSON lines), and objects of several lines.
+    # Arrays of objects (other arrays may be a line of JSON lines), and objects of several lines.
     StreamFormat(
         "json",
         rb"\[\s*[{\]]|\{(?:[^\n]*[,{\[])?[ \t\r]*\n\s*\"",
@@ -91,7 +91,7 @@ FORMATS: list[Format] = [
     StreamFormat("text", None, _whole(read_text), ("txt", "text"), own_places=True),
     _PAGE,
 ]
-"""All formats, in the order in which a file is matched against them."""
+"""All formats, in the order in which they are tried."""
 
 _UTF_16 = rb"\xff\xfe|\xfe\xff|[{\[]\0[\"\s{]\0"
 _HTML = rb"(?i)\s*<(?:!doctype|html|\?xml)"
@@ -107,11 +107,11 @@ _FOREIGN: dict[bytes, str] = {
     rb"\x02\x21\x4c\x18": "lz4's legacy format: unpack it with lz4 -d",
     rb"\x5d\0\0[\0-\x80]": "lzma, the predecessor of xz: unpack it with xz -d",
     rb"\x1f\x9d": "from compress: unpack it with gzip -d",
-    _HTML: "HTML or XML, maybe of a failed download: fetch it again,"
-    " or name it .html if it is a document",
+    _HTML: "HTML or XML, perhaps a failed download: fetch it again, or name it .html if it is a"
+    " document",
     _UTF_16: "UTF-16: convert it to UTF-8",
 }
-"""First bytes of formats that are not supported, and what to do about each."""
+"""First bytes of unsupported formats, and what to do about each."""
 
 _PACKED: dict[str, Compression] = {
     "gz": "gzip",
@@ -125,15 +125,12 @@ _PACKED: dict[str, Compression] = {
 
 @dataclass(frozen=True)
 class _File:
-    """A recognised file; ``format`` is None if it is empty."""
-
-    format: Format | None
+    format: Format | None  # None for an empty file
     compression: Compression
     size: int
 
     @property
     def cut_by_lines(self) -> bool:
-        """Whether its ranges are byte ranges of lines."""
         lines = isinstance(self.format, StreamFormat) and self.format.lines
         return lines and self.compression == "none"
 
@@ -147,12 +144,11 @@ def plan_ranges(
 ) -> list[InputRange]:
     """Split a file into ranges of about ``split_bytes``, if its format allows it.
 
-    Plain JSONL is split by bytes, Parquet by row groups, an Arrow file by record batches.
-    Compressed files, JSON arrays, WARC and Arrow streams are one range.
+    Plain JSONL is split by bytes, Parquet by row groups, Arrow by record batches; the rest is one
+    range per file: compressed files, JSON arrays, WARC, Arrow streams.
 
     Raises:
-        ValueError: the format is unknown, or a Parquet or Arrow file lacks the text column that
-            ``fields`` names.
+        ValueError: the format is unknown, or a Parquet or Arrow file lacks the text column.
         OSError: the file cannot be read.
     """
     with open_input(path) as stream:
@@ -190,10 +186,7 @@ def format_of(
 def language_field(
     path: str, fields: FieldMap, open_input: OpenInput, options: ReadOptions = _AS_USUAL
 ) -> str | None:
-    """The field of a file's first documents that holds their language; None if there is none.
-
-    WARC files never have one: record headers are not fields.
-    """
+    """The field with the language of a file's first documents, or None. WARC has no fields."""
     found = format_of(path, open_input, options)
     if isinstance(found, StreamFormat) and found.own_places:
         return None
@@ -210,7 +203,7 @@ def language_field(
 
 
 def _cuts(sizes: list[int], split_bytes: int) -> list[int]:
-    """Where to split a list so that each part adds up to ``split_bytes`` or a little more."""
+    """Where to split a list so that each part adds up to at least ``split_bytes``."""
     cuts = [0]
     gathered = 0
     for i, size in enumerate(sizes):
@@ -231,15 +224,13 @@ def read_batches(
     digest: Digest | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The documents of a range, in batches of some megabytes (``document_schema``).
+    """The documents of a range, in batches of a few megabytes (``document_schema``).
 
-    Every record of the range is exactly once yielded, passed to ``on_quarantine``, or counted as
-    skipped in ``report``. Once all batches are read, ``digest`` has hashed the same bytes as
-    :func:`digest_range`.
+    Every record is yielded, passed to ``on_quarantine`` or counted as skipped in ``report``,
+    exactly once. In the end ``digest`` has hashed the same bytes as :func:`digest_range`.
 
     Raises:
-        ValueError: the format is unknown, a Parquet or Arrow file has no such text column, or
-            the HTML extractor is unknown.
+        ValueError: the format, the text column or the HTML extractor is unknown.
         OSError: the file cannot be read.
     """
     quarantine = Quarantine(piece.path, on_quarantine)
@@ -273,10 +264,10 @@ def digest_range(
     digest: Digest | None = None,
     options: ReadOptions = _AS_USUAL,
 ) -> str:
-    """The xxh3-128, as hex, of the stored bytes that determine the content of a range.
+    """The hex xxh3-128 of the stored bytes that determine the content of a range.
 
-    For a whole file these are all its bytes; for a range of lines see ``jsonl.range_pieces``; for
-    row groups and record batches, their own bytes and the file's footer.
+    These are all bytes of a whole file, those of ``jsonl.range_pieces`` for lines, and for row
+    groups and record batches their own bytes and the footer.
 
     Raises:
         ValueError: the format is unknown.
@@ -326,7 +317,7 @@ class _Fed:
 def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: ReadOptions) -> _File:
     """Recognise a file by its first bytes, or by its name if these are damaged or ambiguous.
 
-    The user's own formats come first. The stream is then at its start.
+    User-defined formats come first. Leaves the stream at its start.
     """
     formats = [*map(user_format, options.reader), *FORMATS]
     size = stream.seek(0, 2)
@@ -349,8 +340,8 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: Read
         if isinstance(known, TableFormat) and head.startswith(known.magic):
             if compression != "none":
                 raise ValueError(
-                    f"{path} is {known.name} within {compression}, so it cannot be read in parts: "
-                    f"unpack it, {known.name} files have compression of their own"
+                    f"{path} is {known.name} within {compression}, so it cannot be read in parts:"
+                    f" unpack it; {known.name} files compress their own data"
                 )
             return _File(known, compression, size)
     if not head and not damaged:
@@ -374,6 +365,6 @@ def _recognise(stream: BinaryIO, path: str, open_input: OpenInput, options: Read
             return _File(known, compression, size)
     raise ValueError(
         f"{path}: unknown format (it starts with {head[:16]!r}): known are WET, WARC, ARC, JSON "
-        "lines and JSON arrays (plain or compressed), Parquet and Arrow; and by their names CSV, "
-        ".tsv, .txt, .html, and JSON lines that start with no object, as .jsonl"
+        "lines and JSON arrays (plain or compressed), Parquet and Arrow; by their names also .csv, "
+        ".tsv, .txt, .html, and .jsonl if it does not start with an object"
     )

@@ -1,10 +1,8 @@
-"""Decompression that survives damage: it yields what can be decoded and reports what cannot.
+"""Decompression that survives damage: it resumes at the next member that decodes.
 
-In a file of many members (one per WARC record, or several files concatenated) reading resumes after
-damage at the next member that decodes.
-
-A zstd file may carry the dictionary for its frames in a skippable frame before them, as the
-Internet Archive's .warc.zst files do (IIPC, "Zstandard Compression for WARC Files 1.0").
+A member is one of the compressed streams that a file concatenates, such as one per WARC record. A
+zstd file may carry the dictionary for its frames in a skippable frame before them (IIPC, "Zstandard
+Compression for WARC Files 1.0").
 """
 
 import functools
@@ -33,15 +31,11 @@ _MAX_DICTIONARY = 128 << 20  # decoders must take 8 MiB
 
 @dataclass(frozen=True)
 class Damage:
-    """A position where decoding failed. The stream continues with a later member.
-
-    ``offset`` counts bytes of the compressed file. The last ``produced`` bytes before this came
-    from the damaged member.
-    """
+    """Where decoding failed. The stream continues with a later member."""
 
     reason: Reason
-    offset: int
-    produced: int
+    offset: int  # in bytes of the compressed file
+    produced: int  # the last bytes before this, which came from the damaged member
 
 
 def inflate(
@@ -49,7 +43,7 @@ def inflate(
 ) -> Iterator[bytes | Damage]:
     """Yield the decoded bytes of ``stream`` in pieces of at most 1 MiB, and :class:`Damage`.
 
-    ``open_input(path)`` opens the same file again, to examine the bytes around damage.
+    ``open_input(path)`` reopens the file, to examine the bytes around damage.
     """
     if compression == "none":
         while piece := stream.read(_OUTPUT_BYTES):
@@ -69,7 +63,7 @@ def inflate(
             except (ValueError, zstd.ZstdError):
                 yield Damage("zstd_dictionary", start, 0)
                 codec = plain
-                # Skip a dictionary's own frame: it holds no text.
+                # Skip the dictionary's own frame: it holds no text.
                 source.move_to(_next_member(source, codec, start + 9))
             continue
         used = plain if codec is not plain and _stands_alone(source.data, plain) else codec
@@ -84,7 +78,7 @@ def inflate(
             failure = _reason(error, codec)
         else:
             continue
-        # By now the first decoder is freed, whose window may take 2 GiB.
+        # By now the first decoder, whose window may take 2 GiB, is freed.
         after = _next_member(source, codec, max(start + 1, source.offset - codec.swallowed))
         if failure == codec.corrupt:
             yield from _until_damage(source, used, start, produced, after)
@@ -94,7 +88,7 @@ def inflate(
 
 
 def _reason(error: Exception, codec: Codec) -> Reason:
-    """The reason, from libzstd's message: it has no error codes."""
+    """The reason, from the message: zstd's exceptions have no codes."""
     if "Dictionary mismatch" in str(error):
         return "zstd_dictionary"
     return "zstd_window" if "memory" in str(error) else codec.corrupt
@@ -120,10 +114,7 @@ def _dictionary(source: "_Input") -> zstd.ZstdDict:
 
 
 def _stands_alone(head: bytes, plain: Codec) -> bool:
-    """Whether a frame was made without the file's dictionary: it names none and decodes alone.
-
-    Decoding such a frame with a dictionary would give other bytes.
-    """
+    """Whether a frame needs no dictionary, with which it would decode to other bytes."""
     try:
         return not zstd.get_frame_info(head).dictionary_id and _decodes(plain, head)
     except zstd.ZstdError:
@@ -140,7 +131,7 @@ class _Input:
         self.offset = 0
 
     def at_data(self, enough: int) -> bool:
-        """Whether anything but padding (zero bytes) is left; buffers ``enough`` bytes of it."""
+        """Skip padding (zero bytes) and buffer ``enough`` bytes; False at the end."""
         while True:
             self.use(len(self.data) - len(self.data.lstrip(b"\0")))
             if len(self.data) >= enough:
@@ -151,7 +142,7 @@ class _Input:
                 return bool(self.data)
 
     def ahead(self, count: int) -> bytes:
-        """The next ``count`` bytes, or what is left, without consuming them."""
+        """Peek at the next ``count`` bytes, or what is left."""
         while len(self.data) < count and (more := self._stream.read(count - len(self.data))):
             self.data += more
         return self.data[:count]
@@ -162,12 +153,12 @@ class _Input:
         self.offset += count
 
     def refill(self) -> None:
-        """Consume all of ``data`` and read more; ``data`` is empty at the end of the file."""
+        """Consume all of ``data`` and read more, none at the end of the file."""
         self.offset += len(self.data)
         self.data = self._stream.read(_INPUT_BYTES)
 
     def move_to(self, offset: int) -> None:
-        """Continue at ``offset``, which may be slightly before the current position."""
+        """Continue at ``offset``, perhaps slightly before the current position."""
         end = self.offset + len(self.data)
         if offset < self.offset:
             with self.reopen() as stream:
@@ -184,7 +175,7 @@ def _decode(source: _Input, decoder: Decoder) -> Iterator[bytes]:
 
     Raises:
         EOFError: the input ends within the member.
-        Exception: the codec's own error, if the member is damaged.
+        Exception: the member is damaged: ``Codec.error``.
     """
     piece = decoder.decompress(source.data, _OUTPUT_BYTES)
     while True:
@@ -205,18 +196,17 @@ def _decode(source: _Input, decoder: Decoder) -> Iterator[bytes]:
 def _until_damage(
     source: _Input, codec: Codec, start: int, produced: int, end: int
 ) -> Iterator[bytes | Damage]:
-    """The bytes that the failed call had decoded (decoders discard them), and the damage.
+    """The bytes that the failed call had decoded but discarded, and the damage.
 
-    Decodes the member at ``start`` again, the last input byte by byte, and yields everything after
-    the ``produced`` bytes that were yielded before. If it reaches ``end``, where the next member
-    starts, this one was truncated there, and decoding had failed on the next one.
+    Decodes the member at ``start`` again, the last input byte by byte, and yields what follows the
+    first ``produced`` bytes. If it reaches ``end``, where the next member starts, this one was
+    truncated there and decoding had failed on the next.
     """
     decoder = codec.new()
-    old = produced
+    old, at = produced, start
     reason = codec.truncated
     with source.reopen() as stream:
         stream.seek(start)
-        at = start
         try:
             while data := stream.read(min(_INPUT_BYTES, max(source.offset - at, 1), end - at)):
                 piece = decoder.decompress(data, _OUTPUT_BYTES)
@@ -236,7 +226,7 @@ def _until_damage(
 
 
 def _next_member(source: _Input, codec: Codec, start: int) -> int:
-    """The offset, at or after ``start``, of a member whose first bytes decode, or of the end."""
+    """The offset of the first member from ``start`` on whose first bytes decode, or of the end."""
     with source.reopen() as stream:
         stream.seek(start)
         at, window, more = start, b"", b"-"

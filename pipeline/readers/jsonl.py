@@ -1,7 +1,7 @@
-"""JSON lines, one document each: plain (whole, or a range of bytes), gzip or zstd.
+"""JSON lines, one document each.
 
-Bytes are collected into blocks of whole lines, and a compiled kernel turns each block into Arrow
-buffers. Only bad lines return to Python.
+Bytes are collected into blocks of whole lines, which a compiled kernel turns into Arrow buffers.
+Only bad lines return to Python.
 """
 
 import itertools
@@ -40,11 +40,10 @@ def read_jsonl(
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a stream of lines that starts ``offset`` bytes into the file.
 
-    A line is bad if ``json.loads`` refuses it, if it is not an object or not UTF-8, if it has no
-    text or its text is not a string, or if it is longer than ``max_document_bytes``. Blank lines
-    are ignored. In ``id``, ``url`` and metadata columns a value other than a string becomes its
-    JSON text; null and missing values are null. ``a.b`` is the key ``a.b``, or else the key ``b``
-    of the object at ``a``.
+    A line is bad if ``json.loads`` refuses it, if it is not an object or not UTF-8, if its text is
+    missing or not a string, or if it is longer than ``max_document_bytes``. Blank lines are
+    ignored. In ``id``, ``url`` and metadata columns a value other than a string becomes its JSON
+    text; null and missing values are null. ``a.b`` is the key ``a.b``, or else ``b`` in ``a``.
     """
     parser = _Parser(reading)
     max_bytes = reading.options.max_document_bytes
@@ -53,10 +52,10 @@ def read_jsonl(
 
 
 def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
-    r"""The stored bytes that determine the lines whose first byte is in ``[start, end)``.
+    """The stored bytes that determine the lines whose first byte is in ``[start, end)``.
 
-    They start one byte before ``start``, to see if a line starts there, and end with the newline of
-    the last line. Without any such line, reading stops at ``end``.
+    They start one byte before ``start``, to see whether a line starts there, and end with the
+    newline of the last line, or at ``end`` if no line starts in the range.
     """
     at = max(start - 1, 0)
     stream.seek(at)
@@ -80,7 +79,7 @@ def range_pieces(stream: BinaryIO, start: int, end: int | None) -> Iterator[byte
 
 
 def after_first_newline(pieces: Iterable[bytes], offset: int) -> tuple[Iterator[bytes], int]:
-    """A stream after its first newline, and the offset at which that starts."""
+    """A stream after its first newline, and the offset of that position."""
     pieces = iter(pieces)
     for piece in pieces:
         newline = piece.find(b"\n")
@@ -105,8 +104,7 @@ def line_blocks(
 ) -> Iterator[Block]:
     """Collect pieces into blocks; report damage and lines longer than ``max_bytes``.
 
-    A block's memory is reused by the next one. It grows for a long line, up to slightly more than
-    ``max_bytes``.
+    The next block reuses the memory, which grows with the longest line up to about ``max_bytes``.
     """
     data = bytearray(_BLOCK_BYTES + _READ_BYTES + SPARE)
     filled = 0
@@ -168,8 +166,6 @@ def _bom(data: bytearray, offset: int) -> int:
 
 
 class _Parser:
-    """The buffers that the kernel fills, reused for every block."""
-
     def __init__(self, reading: Reading) -> None:
         fields = reading.fields
         self._quarantine = reading.quarantine
@@ -182,7 +178,7 @@ class _Parser:
         separator = (fields.list_separator or "").encode()
         options = np.frombuffer(bytes([joins]) + separator, np.uint8)
         self._wanted = jsonl_kernel.Wanted(*_tree(keys), keys.index(fields.text), options)
-        # Between two strings of a list are three bytes of JSON or more.
+        # JSON has three bytes or more between two strings of a list.
         self._growth = max(1, -(-len(separator) // 3))
         self._columns = jsonl_kernel.Columns(
             np.empty((len(keys) + 1, 0), np.uint8),
@@ -215,7 +211,7 @@ class _Parser:
             ends = self._columns.offsets[key, : rows + 1]
             width = np.int64 if pa.types.is_large_string(field.type) else np.int32
             valid = np.packbits(self._columns.valid[key, :rows], bitorder="little")
-            # Copies: the kernel's buffers are filled again.
+            # Copies: the kernel reuses its buffers.
             buffers = [valid, ends.astype(width), self._columns.values[key, : ends[-1]].copy()]
             columns.append(
                 pa.Array.from_buffers(field.type, rows, list(map(pa.py_buffer, buffers)))
@@ -224,7 +220,7 @@ class _Parser:
 
 
 def _tree(keys: list[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The names and nodes that the kernel looks for: each key, and its parts at the dots."""
+    """The ``names`` and ``nodes`` of ``Wanted``: of each key, and of its parts between dots."""
     nodes = {(0, key): [field, 0] for field, key in enumerate(keys)}
     scopes = itertools.count(1)
     for field, key in enumerate(keys):

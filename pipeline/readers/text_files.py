@@ -19,7 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read_text(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The document of a file, or one per non-empty line, as ``options.text_document`` says."""
+    """The document of a file, or of each non-empty line, as ``options.text_document`` says."""
     if reading.options.text_document == "line":
         yield from _lines(pieces, reading)
     elif (text := whole(pieces, reading)) is not None:
@@ -27,7 +27,6 @@ def read_text(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa
 
 
 def _lines(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """A document per line; lines count from 0."""
     quarantine = reading.quarantine
     first = 0
     for block in line_blocks(pieces, 0, quarantine, reading.options.max_document_bytes):
@@ -58,7 +57,7 @@ def text_documents(texts: pa.Array, reading: Reading) -> Iterator[pa.RecordBatch
 
 
 def whole(pieces: Iterable[bytes | Damage], reading: Reading) -> bytes | None:
-    """All bytes of a one-document file; None, and reported, if it is damaged or too long.
+    """All bytes of a file; None, and quarantined, if it is damaged or too long.
 
     Always reads to the end, because the digest covers the whole file.
     """

@@ -13,10 +13,10 @@ from winnow import own_code
 
 @functools.cache
 def user_format(path: str) -> Format:
-    """The format that a dotted path names; its errors name it too.
+    """The format at a dotted path, whose errors will name that path.
 
     Raises:
-        ValueError: there is none, or it is no format.
+        ValueError: there is none, or it is not a format.
     """
     found = own_code.load(path, "reader")
     if not isinstance(found, StreamFormat | TableFormat):
@@ -30,7 +30,6 @@ def user_format(path: str) -> Format:
 def _checked(
     path: str, read: Callable[..., Iterator[pa.RecordBatch]], *arguments: Any
 ) -> Iterator[pa.RecordBatch]:
-    """The reader's documents, with errors that name it."""
     reading: Reading = arguments[-1]
     wanted = document_schema(reading.fields.metadata)
     try:

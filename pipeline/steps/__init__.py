@@ -1,7 +1,7 @@
 """The optional steps before the keep decision: :data:`STEPS`, and user-defined classes.
 
-Our steps are named as in ``conf/pipeline/steps.yaml``, which has their defaults. Others are named
-by their class, ``my_package.my_module.MyStep``, and have the defaults of its fields.
+``conf/pipeline/steps.yaml`` has the names and defaults of the built-in steps. Others are named by
+their class, ``my_package.my_module.MyStep``; its fields have the defaults.
 """
 
 import dataclasses
@@ -42,14 +42,13 @@ STEPS: dict[str, type[Step]] = {
 }
 
 AnyStep = Step | ByLanguage
-"""A step with one setting for all documents, or with one for each language."""
 
 STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(step, "reasons", ())}
-"""The name of the step of ours that gives a drop reason."""
+"""The built-in step of each drop reason."""
 
 
 def step_class(name: str) -> type[Step]:
-    """The class of a step, by its name or by its dotted path, which is imported.
+    """The class of a step, by name or dotted path.
 
     Raises:
         ValueError: there is none, or it is not a step.
@@ -57,7 +56,7 @@ def step_class(name: str) -> type[Step]:
     if name in STEPS:
         return STEPS[name]
     if "." not in name:
-        raise ValueError(f"unknown step {name!r}; known are {list(STEPS)}, or MODULE.CLASS")
+        raise ValueError(f"unknown step {name!r}; known are {list(STEPS)} and MODULE.CLASS")
     found = own_code.load(name, "step")
     is_step = isinstance(found, type) and issubclass(found, Step)
     if not (is_step and hasattr(found, "__dataclass_fields__")):
@@ -66,7 +65,7 @@ def step_class(name: str) -> type[Step]:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """The defaults of the fields of a step's class."""
+    """The defaults of a step class's fields."""
     out = {}
     for field in dataclasses.fields(step_class(name)):  # type: ignore[arg-type]
         if field.default is not dataclasses.MISSING:
@@ -77,7 +76,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
-    """The steps of a run, in order, from all settings of each (of ``pipeline.settings``).
+    """The steps of a run, in order, from the settings of each.
 
     Raises:
         ValueError: a step or setting is unknown, missing or wrong; the message names the step.
@@ -86,7 +85,7 @@ def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
 
 
 def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The paths of all files that the steps of a run read, in order; globs are resolved.
+    """The paths of all files that the steps of a run read, in order.
 
     Raises:
         ValueError: a glob matches nothing.
@@ -104,17 +103,17 @@ def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def own_modules(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The source files of steps that are not ours, by the steps' names."""
+    """The source files of user-defined steps, by step."""
     return {name: own_code.source(name) for name in settings if name not in STEPS}
 
 
 def apply(
     name: str, step: AnyStep, batch: pa.RecordBatch
 ) -> tuple[pa.RecordBatch, npt.NDArray[np.integer]]:
-    """The result of a step for n documents: them, and their codes (integers [n]).
+    """A step's result for n documents: the batch, and the code of each (integers [n]).
 
     Raises:
-        RuntimeError: a step that is not ours raised an error, or gave something else.
+        RuntimeError: a user-defined step raised an error or returned something else.
     """
     if name in STEPS:
         return step(batch)
@@ -134,8 +133,7 @@ def apply(
         )
     if n and not 0 <= (low := codes.min()) <= (high := codes.max()) <= most:
         raise RuntimeError(
-            f"step {name}: codes go from 0 to {most}, its number of reasons, but it returned"
-            f" {low} to {high}"
+            f"step {name}: codes go from 0 to {most}, but it returned {low} to {high}"
         )
     return found, codes
 
@@ -177,7 +175,7 @@ _WORDS: Mapping[Any, str] = {
 
 
 def _off(value: Any) -> Any:
-    """An infinite threshold, which switches a rule off, as the largest whole number."""
+    """An infinite threshold, which switches a rule off, as the largest int."""
     if isinstance(value, float) and math.isinf(value):
         return _LARGEST if value > 0 else -_LARGEST
     return value

@@ -1,8 +1,8 @@
-"""One step with different settings per language, within one batch.
+"""Applies a step with different settings per language.
 
-A document goes by its column ``language``, which the step ``language`` or a field of the input has
-filled. ``*`` stands for every language that is not named, ``(none)`` for documents without one. A
-document that no entry stands for passes as it is, and is counted.
+A document's language is in the column ``language``, from the step ``language`` or an input field.
+``*`` means every other language, ``(none)`` documents without one. A document whose language has no
+settings passes unchanged and is counted.
 """
 
 import json
@@ -21,7 +21,7 @@ ANY: Final = "*"
 KEY: Final = "by_language"  # the setting of a step that maps languages to the settings they change
 
 UNSUITED: Final = {
-    "language": "it tells the languages",
+    "language": "it identifies the language",
     "host_lines": "it compares documents of all languages",
 }
 
@@ -29,14 +29,11 @@ UNSUITED: Final = {
 class ByLanguage:
     """A step that treats each document with the settings of its language.
 
-    Attributes:
-        reasons: every drop reason it can give.
-        notes: lines for the user about the files that it has read.
-        counts: the columns in which it counts what it changes.
+    ``reasons``, ``notes`` and ``counts`` are as in :class:`Step`.
     """
 
     def __init__(self, steps: Mapping[str, Step]) -> None:
-        """``steps`` by language; one object may stand for several."""
+        """``steps`` by language; several may share an object."""
         self._steps = distinct = list({id(step): step for step in steps.values()}.values())
         numbers = {name: distinct.index(step) for name, step in steps.items()}
         others = numbers.pop(ANY, -1)
@@ -68,7 +65,7 @@ class ByLanguage:
         return pa.concat_batches(parts).take(pa.array(order)), codes
 
     def without(self, batch: pa.RecordBatch) -> dict[str, int]:
-        """How many documents that nothing has dropped have no settings, by language."""
+        """The number of documents, not dropped yet, whose language has no settings, by language."""
         if self._numbers[-1] >= 0:
             return {}
         rows = (self._which(batch["language"]) < 0) & batch["drop_reason"].is_null().to_numpy(False)
@@ -76,7 +73,7 @@ class ByLanguage:
         return {row["values"]: row["counts"] for row in found.to_pylist()}
 
     def _which(self, language: pa.Array) -> npt.NDArray[np.int64]:
-        """The number of each document's step, -1 for none: int64 [n]."""
+        """The index of each document's step, -1 for none: int64 [n]."""
         known = pc.index_in(pc.fill_null(language.cast(pa.string()), NONE), self._names)
         return self._numbers[pc.fill_null(known, len(self._names)).to_numpy()]
 
@@ -84,11 +81,10 @@ class ByLanguage:
 def build(
     name: str, settings: Mapping[str, Any], make: Callable[[str, Mapping[str, Any]], Step]
 ) -> Step | ByLanguage:
-    """A step that ``make`` builds from its name and settings, or one for each language if it says.
+    """A step that ``make`` builds from its name and settings, or one for each of its languages.
 
     Raises:
-        ValueError: a language's settings are wrong, or the step can't have any; the message names
-            the language.
+        ValueError: the step has no settings by language, or those of a language are wrong.
     """
     if KEY not in settings:
         return make(name, settings)
@@ -108,10 +104,8 @@ def build(
 def variants(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """All settings of a step by language: the general ones with that language's changes.
 
-    Without settings by language, those of any.
-
     Raises:
-        ValueError: they are of another form; the message says what to change.
+        ValueError: they have another form; the message says what to change.
     """
     general = {name: value for name, value in settings.items() if name != KEY}
     if KEY not in settings:
@@ -127,11 +121,7 @@ def variants(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def check_name(language: Any) -> None:
-    """Refuse a language that is not named by text.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise ValueError if a language is not text."""
     if not isinstance(language, str):
         raise ValueError(
             f"the language {language!r} is not text: put it in quotes (YAML reads no as false)"

@@ -1,4 +1,4 @@
-"""Steps that change the text: what they count, and how a batch gets its new text."""
+"""For steps that change the text: their counts, and the batch with its new text."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -17,15 +17,10 @@ MASKED_IPS: Final = "masked_ips"
 
 
 def changed(batch: pa.RecordBatch, text: pa.Array, counts: Mapping[str, Counts]) -> pa.RecordBatch:
-    """The batch with another text, and with what was changed added to its counts.
+    """The batch with a new text (large_string [n]), its sizes and increased counts.
 
-    ``bytes``, ``characters`` and ``words`` are those of the new text. The id, the content hash, the
-    score and the draw stay those of the text that was read.
-
-    Args:
-        batch: of :func:`pipeline.output.schema.shard_schema`, with a column for each count.
-        text: large_string [n].
-        counts: for each column the number to add to every document (int64 [n]).
+    The id, the content hash, the score and the draw stay those of the text that was read.
+    ``counts`` are the numbers to add to columns (int64 [n]).
     """
     added = {name: pc.add(batch[name], pa.array(n)) for name, n in counts.items()}
     sizes = zip(("bytes", "characters", "words"), measure(text), strict=True)

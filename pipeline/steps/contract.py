@@ -13,26 +13,19 @@ Counts = npt.NDArray[np.int64]
 
 
 class Step:
-    """One optional filter before the keep decision. It drops documents, or changes their text.
+    """An optional filter before the keep decision: it drops documents or changes their text.
 
     A subclass is a dataclass whose fields are its settings. A call takes a batch of
-    :func:`pipeline.output.schema.shard_schema` and returns it (language fills columns; a changed
-    text comes from :func:`pipeline.steps.changes.changed`) and a code for each of the n documents:
-    0 passes, i is dropped for ``reasons[i - 1]``.
-
-    Attributes:
-        reasons: every drop reason it can give, in the order of its rules.
-        input_files: the settings that name files. A run's output depends on their content.
-        needs_url: whether it does nothing for documents without a URL.
-        notes: lines for the user about the files that it has read.
-        counts: the columns (int64) in which it counts what it changes in a document.
+    :func:`pipeline.output.schema.shard_schema` and returns it (with a changed text, by
+    :func:`pipeline.steps.changes.changed`) and a code for each of the n documents: 0 passes, i is
+    dropped for ``reasons[i - 1]``.
     """
 
-    reasons: ClassVar[tuple[str, ...]]
-    input_files: ClassVar[tuple[str, ...]] = ()
-    needs_url: ClassVar[bool] = False
-    notes: Sequence[str] = ()
-    counts: Sequence[str] = ()
+    reasons: ClassVar[tuple[str, ...]]  # every drop reason, in the order of the rules
+    input_files: ClassVar[tuple[str, ...]] = ()  # settings that name files
+    needs_url: ClassVar[bool] = False  # it does nothing for documents without a URL
+    notes: Sequence[str] = ()  # lines for the user about the files it has read
+    counts: Sequence[str] = ()  # int64 columns in which it counts its changes to a document
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         """The batch, and the code of each document (integers [n])."""
@@ -40,7 +33,7 @@ class Step:
 
 
 def first_failing(*failing: Flags) -> Codes:
-    """Codes (int8 [n]) from what each rule, in order, drops (bool [n]): the first one counts."""
+    """Codes (int8 [n]) of the first rule that each document fails, from bool [n] of each rule."""
     codes = np.zeros(len(failing[0]), np.int8)
     for code in range(len(failing), 0, -1):
         codes[failing[code - 1]] = code

@@ -1,8 +1,7 @@
-"""Reads evaluation sets in the formats they are published in, recognised by content.
+"""Reads evaluation sets in any published format, recognised by content, else by name.
 
-JSON (an array, an object, or concatenated values such as JSON lines), Parquet, Arrow, CSV and TSV,
-plain or compressed with gzip or zstd; anything else is plain text. Where the content is ambiguous,
-the file's name decides.
+These are JSON (an array, an object, or concatenated values such as JSON lines), Parquet, Arrow, CSV
+and TSV, plain or compressed; anything else is plain text.
 """
 
 import codecs
@@ -50,13 +49,11 @@ class EvaluationFile:
 
 
 def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
-    """The texts in ``fields`` of each record; without fields, all strings at any depth.
-
-    A field that is not at the top level is searched for in nested values.
+    """The texts in ``fields`` of each record, at any depth; without fields, all strings.
 
     Raises:
-        ValueError: the file is damaged, is no text, looks like JSON or CSV but is not, or no record
-            has one of the fields.
+        ValueError: the file is damaged, is not text, looks like JSON or CSV but is not, or no
+            record has one of the fields.
         OSError: it cannot be read.
     """
     found = EvaluationFile(path, lacking=dict.fromkeys(fields, 0))
@@ -117,7 +114,7 @@ def _inflated(path: str) -> bytes:
         for piece in inflate(stream, compression_of(head), path, storage.open_input):
             if isinstance(piece, Damage):
                 raise ValueError(
-                    f"the evaluation file {path} is damaged at byte {piece.offset}: get it again"
+                    f"the evaluation file {path} is damaged at byte {piece.offset}: fetch it again"
                 )
             pieces.append(piece)
     return b"".join(pieces)
@@ -136,7 +133,7 @@ def _decoded(path: str, content: bytes) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text starts with an array of JSON objects, or with an object on its own lines."""
+    """Whether a text starts with an array of JSON objects, or an object that ends a line."""
     if _ARRAY.match(text):
         return True
     if not text.startswith("{"):
@@ -149,7 +146,7 @@ def _is_json(text: str) -> bool:
 
 
 def _json(path: str, text: str) -> Iterator[Any]:
-    """The records in concatenated JSON values; arrays hold several."""
+    """The records in concatenated JSON values: each value, or each item of an array."""
     decoder = json.JSONDecoder()
     at = 0
     while at < len(text):
@@ -164,7 +161,7 @@ def _json(path: str, text: str) -> Iterator[Any]:
 
 
 def _is_separated(text: str, fields: Sequence[str]) -> bool:
-    """Whether a header line is followed by rows of equal width, or has the fields."""
+    """Whether the first line has the fields, or names for rows of equal width."""
     try:
         rows = _cells(text)
         header = next(rows, [])
@@ -181,7 +178,7 @@ def _are_names(header: Sequence[str]) -> bool:
 
 
 def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
-    """The rows of separated values by the names in the first, which may itself be data."""
+    """The rows by the names in the first one, which may itself be data."""
     try:
         rows = _cells(text)
         header = next(rows, [])
@@ -191,7 +188,7 @@ def _separated(path: str, text: str, fields: Sequence[str]) -> Iterator[Any]:
             if any(row[len(header) :]):
                 raise ValueError(
                     f"row {number} of {path} has {len(row)} cells, not {len(header)} as the first:"
-                    " quote those with a delimiter in them"
+                    " quote cells that contain the delimiter"
                 )
             yield dict(zip(header, row, strict=False)) if fields else row
     except csv.Error as error:
@@ -228,7 +225,7 @@ def _rows(path: str, content: bytes) -> Iterator[Any]:
 
 
 def _named(value: Any, name: str) -> Iterator[Any]:
-    """The outermost non-null values of that name."""
+    """The outermost non-null values with that name."""
     if isinstance(value, dict):
         if value.get(name) is not None:
             yield value[name]

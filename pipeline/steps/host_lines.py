@@ -1,13 +1,11 @@
 """Removes the lines that repeat across the pages of a host: menus, footers, cookie notices.
 
-A line is removed from all documents of a host if more than ``max_documents`` of the host's
-documents have it. Documents with the same text count as one, and so do the lines of one document:
-what counts is how many different texts have the line. All documents of the run's filtered sources
-are counted as they were read, whatever other steps do with them. Lines are compared in their folded
-form (:mod:`pipeline.steps.words.folded_lines`).
+A line is removed from a host's documents if more than ``max_documents`` different texts of the host
+have it, in its folded form (:mod:`pipeline.steps.words.folded_lines`). All documents of the run's
+filtered sources count as they were read, whatever other steps do with them.
 
 Llama 3 removes lines that appear more than 6 times among 30 million documents (Dubey et al. 2024,
-section 3.1.1), after CCNet (Wenzek et al. 2020). Within a host what repeats is its template.
+section 3.1.1), after CCNet (Wenzek et al. 2020). What repeats within a host is its template.
 """
 
 import copy
@@ -28,10 +26,10 @@ NAME: Final = "host_lines"  # of the step in a run's settings
 
 @dataclass
 class HostLines(Step):
-    """Removes lines; drops documents of which nothing else is left, with their text as it was.
+    """Removes repeated lines; drops documents that have no others, with their text unchanged.
 
-    It learns from :meth:`knowing` which lines repeat, which takes a pass over all documents
-    (:mod:`pipeline.core.repeated_lines`).
+    A pass over all documents finds the lines (:mod:`pipeline.core.repeated_lines`) for
+    :meth:`knowing`.
     """
 
     max_documents: int
@@ -46,10 +44,10 @@ class HostLines(Step):
         self._repeated: Keys | None = None
 
     def knowing(self, repeated: Keys) -> "HostLines":
-        """The same step for documents whose repeated lines have these keys (uint64, ascending)."""
-        told = copy.copy(self)
-        told._repeated = repeated
-        return told
+        """The same step, with the keys of the repeated lines (uint64, ascending)."""
+        step = copy.copy(self)
+        step._repeated = repeated
+        return step
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         assert self._repeated is not None

@@ -1,9 +1,8 @@
 """Language identification with fastText's lid.176.ftz or the user's own fastText model.
 
 lid.176.ftz (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification"; fasttext.cc,
-CC BY-SA 3.0, unchanged) lies beside this file. Other models that label whole texts can replace it:
-lid.176.bin, GlotLID, OpenLID. Fills the columns ``language`` (the model's label, for lid.176
-an ISO 639 code) and ``language_score``.
+CC BY-SA 3.0, unchanged) is beside this file. Other models that label whole texts can replace it:
+lid.176.bin, GlotLID, OpenLID.
 """
 
 import contextlib
@@ -31,8 +30,10 @@ _PREFIX = "__label__"
 
 @dataclass(frozen=True)
 class Language(Step):
-    """Labels every document by its first ``max_characters``; drops those in another language or
-    with too low a score, none if ``languages`` is empty. An empty ``model`` means lid.176.
+    """Labels every document by its first ``max_characters``; drops other languages and low scores.
+
+    Fills the columns ``language`` (the model's label, for lid.176 an ISO 639 code) and
+    ``language_score``. Empty ``languages`` drop nothing; an empty ``model`` means lid.176.
     """
 
     languages: list[str]
@@ -70,14 +71,14 @@ def identify(text: pa.Array, max_characters: int, model: str = "") -> tuple[pa.A
     without nulls). ``model`` is the path of a fastText model, or empty for lid.176.
     """
     lines = pc.utf8_slice_codeunits(text, 0, max_characters)
-    # fastText reads one line, and ends early at its own end mark. It needs the newline at the end.
+    # fastText reads up to a newline, which it needs, or its own end mark.
     lines = pc.replace_substring(lines, "\n", " ")
     lines = pc.replace_substring(lines, "</s>", " ")
     lines = pc.binary_join_element_wise(lines, pa.scalar("\n", text.type), pa.scalar("", text.type))
     labels, scores = _model(model).f.multilinePredict(lines.to_pylist(), 1, 0.0, "strict")
     languages = [row[0].removeprefix(_PREFIX) if row else None for row in labels]
     probabilities = pa.array([row[0] if len(row) else None for row in scores], pa.float32())
-    # fastText adds 1e-5 in its logarithms, so that a certain language gets a little over 1.
+    # fastText adds 1e-5 within its logarithms, so a certain language gets a little over 1.
     return pa.array(languages, pa.string()), pc.min_element_wise(
         probabilities, pa.scalar(1, pa.float32()), skip_nulls=False
     )
@@ -92,7 +93,7 @@ def _model(path: str) -> Any:
 
 @contextlib.contextmanager
 def _local(path: str) -> Iterator[Path]:
-    """A local path of the model, valid within the block."""
+    """A local path of the model, for the duration of the block."""
     if not path:
         if not LID_176.is_file() or hashlib.sha256(LID_176.read_bytes()).hexdigest() != _SHA256:
             raise ValueError(f"{LID_176} is missing or damaged: install Winnow again")

@@ -2,9 +2,9 @@
 
 Follows FineWeb (Penedo et al. 2024, section 3.1; datatrove's ``URLFilter``), but bundles no list. A
 domain blocks its subdomains too: ``example.com`` blocks ``blog.example.com`` but not
-``badexample.com``; a leading ``www.`` is ignored on both sides. Hosts are compared in the normal
-form of :mod:`winnow.text.hosts`, words and substrings in that of
-:mod:`pipeline.steps.words.lexicon`. A document without a URL passes.
+``badexample.com``; a leading ``www.`` is ignored in both. Hosts are normalised by
+:mod:`winnow.text.hosts`, words and substrings by :mod:`pipeline.steps.words.lexicon`. A document
+without a URL passes.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _MAX_HOST = 253  # characters of a host name (RFC 1035); a hostile URL may have 
 
 @dataclass
 class UrlBlocklist(Step):
-    """Drops documents by their URL. Each setting names list files: see ``read_lists``."""
+    """Drops documents by their URL. Each setting is a list of files for ``read_lists``."""
 
     domains: list[str]
     words: list[str]
@@ -56,7 +56,6 @@ class UrlBlocklist(Step):
 
 
 def _literals(files: list[str]) -> list[str]:
-    """The entries of lists of words or substrings."""
     entries = read_lists(files)
     for entry in entries:
         if entry.startswith("*") or entry.endswith("*"):
@@ -68,7 +67,7 @@ def _literals(files: list[str]) -> list[str]:
 
 
 def host_hashes(domains: list[str]) -> Hashes:
-    """The hashes of domains in normal form, sorted: what :func:`on_hosts` takes."""
+    """The sorted hashes of domains in normal form, for :func:`on_hosts`."""
     return np.unique(xxh3_64(pa.array(domains, pa.string())))
 
 
@@ -88,7 +87,7 @@ def on_hosts(url: pa.Array, hosts: Hashes) -> Flags:
 
 
 def _end(name: pa.Array) -> pa.Array:
-    """Host names (string [n], nulls allowed), cut to the last labels that fit the limit."""
+    """The last labels of host names (string [n], nulls allowed) that fit the limit."""
     end = pc.utf8_slice_codeunits(name, -_MAX_HOST - 1, None)
     whole = pc.replace_substring_regex(end, r"^[^.]*\.?", "")
     return pc.if_else(pc.greater(pc.utf8_length(name), _MAX_HOST), whole, name)

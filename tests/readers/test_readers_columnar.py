@@ -150,7 +150,7 @@ def test_fields_of_structs(tmp_path, form):
     with pytest.raises(ValueError, match=r"no column 'doc\.text'; it has \['doc', 'doc\.body'"):
         read(path, FieldMap(text="doc.text"))
     path = write(pa.Table.from_pylist([{"doc": [{"text": "a"}]}]), tmp_path / "y", form)
-    with pytest.raises(ValueError, match=r"\('doc' is list<.*struct<text: string>>, no struct\)"):
+    with pytest.raises(ValueError, match=r"\('doc' is list<.*struct<text: string>>, not struct\)"):
         read(path, FieldMap(text="doc.text"))
 
 

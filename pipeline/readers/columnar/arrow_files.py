@@ -1,4 +1,4 @@
-"""Arrow IPC files, read by record batches, and streams; also several of them concatenated."""
+"""Arrow IPC files, read by record batches, and streams; also concatenated ones."""
 
 import re
 import struct
@@ -19,13 +19,7 @@ from pipeline.readers.columnar.arrow_footer import (
     read_footer,
     row_count,
 )
-from pipeline.readers.columnar.columns import (
-    all_names,
-    check_end,
-    documents,
-    pick,
-    wanted_columns,
-)
+from pipeline.readers.columnar.columns import all_names, check_end, documents, pick, wanted_columns
 from pipeline.readers.columnar.source import DAMAGE, Source
 from pipeline.readers.contract import FieldMap, InputRange, Reading
 
@@ -38,8 +32,8 @@ _OCTETS = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
 def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some record batches of a file, or of a whole stream.
 
-    A damaged batch of a file is quarantined as one record. In a stream, in a file without a footer
-    (its writer was killed), and in concatenated streams or files, reading ends at the damage.
+    A damaged batch of a file is quarantined as one record. Streams, files without a footer (whose
+    writer was killed) and concatenated files are read up to the damage.
 
     Raises:
         ValueError: the text column is missing, or is not a string.
@@ -78,7 +72,7 @@ def read_arrow(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterato
 
 
 def _open(stream: BinaryIO, source: Source) -> Opened | None:
-    """The footer and reader of a file with random access; None for a stream or a damaged file."""
+    """The footer and reader of a file; None if it is a stream or damaged."""
     if footer := read_footer(stream):
         try:
             file = pa.ipc.open_file(source.arrow())
@@ -144,7 +138,7 @@ def _read_parts(
 
 
 def _ends_part(stream: BinaryIO, at: int) -> bool:
-    """Whether a position is the end of the file, or the start of another file or stream."""
+    """Whether the file ends, or another file or stream starts, at a position."""
     stream.seek(at)
     if stream.read(len(MAGIC)) in (MAGIC, b""):
         return True
@@ -155,7 +149,7 @@ def _ends_part(stream: BinaryIO, at: int) -> bool:
 
 
 def _past_padding(stream: BinaryIO, at: int) -> int:
-    """The first position from ``at`` on that is not a zero byte, or the end."""
+    """The position of the next byte that is not zero, or the end."""
     stream.seek(at)
     while data := stream.read(1 << 16):
         rest = data.lstrip(b"\0")
@@ -201,7 +195,7 @@ def _schema(opened: Opened | None, source: Source) -> pa.Schema:
 
 
 def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
-    """The stored bytes of each record batch; empty if the file can only be read sequentially.
+    """The stored bytes of each record batch; empty if they cannot be read separately.
 
     Raises:
         ValueError: the file lacks the text column of ``fields``.
@@ -240,7 +234,7 @@ def regions(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _sound(table: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
-    """The wanted columns, after checking that all offsets lie within their buffers."""
+    """The wanted columns, after checking their offsets."""
     table = pick(table, columns)
     checked = []
     for column in table.columns:

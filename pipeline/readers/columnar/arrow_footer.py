@@ -1,7 +1,7 @@
 """The footer of an Arrow IPC file and the metadata of its messages.
 
-The footer gives the offsets of the record batches, which pyarrow does not expose, so the few
-numbers are read from the flatbuffers here (format/File.fbs and Message.fbs of Apache Arrow).
+pyarrow does not expose the offsets of record batches, so they are read from the flatbuffers here
+(format/File.fbs and Message.fbs of Apache Arrow).
 """
 
 import struct
@@ -13,10 +13,9 @@ SLACK = 64  # bytes between the end mark of the batches and the footer
 SCHEMA, _DICTIONARY = 1, 2  # of the union MessageHeader, Message.fbs
 _FREE_BYTES = 1 << 30
 _MAX_RATIO = 64
-"""A record batch that unpacks to more than both is damaged or a bomb; text packs 2 to 4 times."""
+"""A batch that unpacks to more than both is damaged or a bomb: text compresses 2 to 4 times."""
 
-MAX_METADATA = 64 << 20
-"""Limit for the metadata of a message, and for a footer; only damaged lengths are larger."""
+MAX_METADATA = 64 << 20  # of a message or footer; only damaged lengths are larger
 
 
 class Block(NamedTuple):
@@ -38,7 +37,7 @@ class Footer(NamedTuple):
 
 
 def read_footer(stream: BinaryIO) -> Footer | None:
-    """The locations in a file's footer; None for a stream, or if they are inconsistent."""
+    """The footer of a file; None for a stream, or if its locations are inconsistent."""
     end = stream.seek(0, 2) - 4 - len(MAGIC)
     if end < STREAM_START:
         return None
@@ -67,9 +66,9 @@ def _blocks(root: "Table", index: int) -> list[Block]:
 
 
 def _is_of(stream: BinaryIO, footer: Footer) -> bool:
-    """Whether a footer directly follows the last batch that it lists.
+    """Whether a footer directly follows its last batch.
 
-    If not, it is damaged, or its offsets count from the start of the last of several files.
+    Otherwise it is damaged, or its offsets count from the start of a later, concatenated file.
     """
     blocks = footer.dictionaries + footer.batches
     try:
@@ -86,7 +85,7 @@ def _is_of(stream: BinaryIO, footer: Footer) -> bool:
 
 
 def row_count(stream: BinaryIO, block: Block) -> int:
-    """The number of rows of a record batch, from its metadata; 0 if that is damaged."""
+    """The number of rows of a record batch by its metadata; 0 if that is damaged."""
     try:
         header = message_at(stream, block.offset)[0].table(2)
         return max(header.number(0, "<q"), 0) if header else 0
@@ -98,7 +97,7 @@ def check_ratio(stream: BinaryIO, at: int) -> None:
     """Refuse a decompression bomb: the record batch at ``at``, or dictionaries before it.
 
     Raises:
-        ValueError: it unpacks to more than :data:`_FREE_BYTES` and :data:`_MAX_RATIO` allow.
+        ValueError: it unpacks to too much.
     """
     kind = _DICTIONARY
     while kind == _DICTIONARY:
@@ -136,7 +135,7 @@ def message_at(stream: BinaryIO, at: int) -> tuple["Table", int]:
 
 
 def _unpacked(stream: BinaryIO, batch: "Table", body: int) -> int:
-    """The unpacked size of a compressed record batch, as its buffers declare it."""
+    """The unpacked size of a compressed record batch, by its buffers' headers."""
     total = 0
     for offset, length in batch.structs(2, "<qq"):  # Buffer { offset: long; length: long; }
         if length >= 8:
@@ -146,7 +145,7 @@ def _unpacked(stream: BinaryIO, batch: "Table", body: int) -> int:
 
 
 class Table(NamedTuple):
-    """A flatbuffer table, whose fields are located by a table of offsets."""
+    """A flatbuffer table, at ``at``."""
 
     data: bytes
     at: int
@@ -156,7 +155,7 @@ class Table(NamedTuple):
         return cls(data, _number(data, 0, "<I"))
 
     def field(self, index: int) -> int:
-        """The position of a field; 0 if the table does not have it."""
+        """The position of a field; 0 if it is absent."""
         offsets = self.at - _number(self.data, self.at, "<i")
         place = 4 + 2 * index
         if place >= _number(self.data, offsets, "<H"):

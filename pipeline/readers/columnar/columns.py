@@ -1,4 +1,4 @@
-"""From a table's columns to document batches, for Parquet and Arrow files."""
+"""Turns columns of Parquet, Arrow and CSV files into document batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -33,7 +33,7 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     if text is None:
         raise ValueError(
             f"{path} has no column {fields.text!r}{_obstacle(schema, fields.text)}; it has "
-            f"{all_names(schema)}: name the one that holds the text with --field text=COLUMN"
+            f"{all_names(schema)}: name the text column with --field text=COLUMN"
         )
     paths = {name: _path(schema, name) for name in dict.fromkeys(fields.inputs)}
     wanted = [name for name, found in paths.items() if found]
@@ -44,12 +44,12 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
     # Tables without any text are often written with a null type.
     if is_text(kind) or pa.types.is_null(kind):
         return wanted
-    advice = "name the one that holds the text with --field text=COLUMN"
+    advice = "name the text column with --field text=COLUMN"
     if is_text_list(kind):
         if fields.list_separator is not None:
             return wanted
         advice = r"say what to put between its strings, as in --list-separator '\n'"
-    raise ValueError(f"{path}: column {fields.text!r} is {kind}, no string: {advice}")
+    raise ValueError(f"{path}: column {fields.text!r} is {kind}, not string: {advice}")
 
 
 def pick(table: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
@@ -82,7 +82,7 @@ def all_names(schema: pa.Schema) -> list[str]:
 
 
 def _path(schema: pa.Schema, name: str) -> list[str] | None:
-    """The path of a field: the column of exactly that name, or the path through structs."""
+    """The path of a field: the column of that name, or one through structs."""
     if name in schema.names:
         return [name]
     head, *rest = path = name.split(".")
@@ -97,13 +97,13 @@ def _path(schema: pa.Schema, name: str) -> list[str] | None:
 
 
 def _obstacle(schema: pa.Schema, name: str) -> str:
-    """The field on the way to ``name`` that is no struct, for a message; empty if there is none."""
+    """A note on the field within ``name`` that is not a struct, if any."""
     outer = name
     while "." in outer:
         outer = outer.rpartition(".")[0]
         if path := _path(schema, outer):
             kind = _type(schema, path)
-            return "" if pa.types.is_struct(kind) else f" ({outer!r} is {kind}, no struct)"
+            return "" if pa.types.is_struct(kind) else f" ({outer!r} is {kind}, not struct)"
     return ""
 
 
@@ -115,7 +115,7 @@ def _type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
 
 
 def check_end(piece: InputRange, count: int) -> int:
-    """The end of a range in a file of ``count`` parts; 0 if it can only be read as a whole.
+    """The end of a range in a file of ``count`` parts (0 for one that cannot be split).
 
     Raises:
         ValueError: there are fewer parts than when the range was planned.
@@ -130,8 +130,8 @@ def check_end(piece: InputRange, count: int) -> int:
 def documents(table: pa.RecordBatch, first_row: int, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The valid rows as batches of about :data:`BATCH_BYTES`; bad rows are quarantined.
 
-    ``first_row`` is the number of the first row in the file. A row is bad if its text is null, if a
-    wanted value is not UTF-8, or if one is longer than ``max_document_bytes``.
+    ``first_row`` counts from the start of the file. A row is bad if its text is null, or if a
+    wanted value is not UTF-8 or longer than ``max_document_bytes``.
     """
     for start, end in _by_size(table):
         # A few bytes may encode many rows, so rows are decoded in parts.

@@ -26,9 +26,9 @@ _DELIMITERS = ",;\t"
 def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of a table whose first row names the columns.
 
-    The delimiter is the one between the names: a comma, else a semicolon, else a tab. A row with
-    more or fewer values is bad, and so is one with an unclosed quote. Rows count from 0. After
-    damage it is unknown where a value ends, so the rest of the file is lost.
+    The names are separated by commas, else by semicolons, else by tabs. A row with more or fewer
+    values than names is bad, and so is one with an unclosed quote. Rows count from 0. After damage
+    it is unknown where a value ends, so the rest of the file is lost.
 
     Raises:
         ValueError: the text column is missing, or a wanted name is not unique.
@@ -40,8 +40,8 @@ def read_csv(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.
     names, delimiter = _header(stream.peek(_HEADER_BYTES))
     schema = pa.schema([(name, pa.large_binary()) for name in names])
     wanted = wanted_columns(schema, quarantine.path, fields)
-    # Whether text is UTF-8 is asked of each row later; pyarrow loses a bad row that is not. So it
-    # is told that each byte is a character.
+    # UTF-8 is checked row by row later: pyarrow loses bad rows that are not UTF-8. So it reads
+    # every byte as a character.
     stored = {name.encode().decode(_BYTES): pa.large_binary() for name in wanted}
     bad: list[int] = []  # rows that pyarrow skipped
 
@@ -99,10 +99,10 @@ def _header(head: bytes) -> tuple[list[str], str]:
 
 
 def _octets(column: pa.Array) -> pa.Array:
-    """The bytes that n values were, each of which became a character: large_binary [n]."""
+    """The bytes of n values of which every byte became a character: large_binary [n]."""
     offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
     data = np.frombuffer(column.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-    leads = np.flatnonzero(data >= 0xC0)  # of the two bytes of a character from 128 to 255
+    leads = np.flatnonzero(data >= 0xC0)  # of the characters from 128 to 255, which have two bytes
     out = data.copy()
     out[leads] = (data[leads] & 3) << 6 | data[leads + 1] & 0x3F
     kept = np.ones(len(data), np.bool_)
@@ -113,7 +113,7 @@ def _octets(column: pa.Array) -> pa.Array:
 
 
 def _in_file(row: int, bad: list[int]) -> int:
-    """The file's row number of the valid row ``row``; ``bad`` lists the invalid ones, in order."""
+    """The number in the file of the valid row ``row``; ``bad`` are the others, ascending."""
     at = row
     while (moved := row + bisect_right(bad, at)) != at:
         at = moved
@@ -132,7 +132,6 @@ class _Stream:
         self.quotes = 0
 
     def peek(self, size: int) -> bytes:
-        """The first bytes, without consuming them."""
         while len(self._data) < size and self.damage is None:
             piece = next(self.pieces, None)
             if piece is None:
@@ -145,7 +144,6 @@ class _Stream:
         return bytes(self._data[:size])
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes, or fewer at the end or at damage."""
         data = self.peek(size)
         del self._data[:size]
         return data

@@ -1,4 +1,4 @@
-"""Parquet files, read by row groups; also several of them concatenated."""
+"""Parquet files, read by row groups; also concatenated ones."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96
 def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Iterator[pa.RecordBatch]:
     """The documents of some row groups.
 
-    If a row group is damaged, the rest of it is quarantined as one record. A file with a damaged
-    footer is quarantined as a whole, since nothing can be located without it.
+    The rest of a damaged row group is quarantined as one record, and so is a file with a damaged
+    footer, without which nothing can be located.
 
     Raises:
         ValueError: the text column is missing, or is not a string.
@@ -62,7 +62,7 @@ def read_parquet(stream: BinaryIO, piece: InputRange, reading: Reading) -> Itera
 def _sound(
     tables: Iterator[pa.RecordBatch], source: Source, rows: range, number: int, reading: Reading
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The tables of a row group with their first rows, up to any damage, which is quarantined."""
+    """The tables of a row group with their first rows; damage is quarantined and ends them."""
     row = rows.start
     try:
         for table in tables:
@@ -136,8 +136,8 @@ def _tables(
 ) -> Iterator[pa.RecordBatch]:
     """A row group in pieces of about :data:`BATCH_BYTES` of text.
 
-    If a piece turns out too large (rows may share values, and some may be far longer than others),
-    the row group is read again from its start, with fewer rows per piece.
+    If a piece turns out too large (rows may share values, or a few may be very long), the row group
+    is read again from its start, with fewer rows per piece.
     """
     columns = list(_columns(file, group, names))
     sizes = [column.size for column in group.columns if _is_part(column.path, fields.text)]
@@ -174,7 +174,7 @@ def _tables(
 def _columns(
     file: pq.ParquetFile, group: RowGroup, names: list[str]
 ) -> Iterator[tuple[Column, Leaf]]:
-    """The stored columns behind some columns of the schema, which may be structs or lists."""
+    """The stored columns of some columns of the schema, which may be structs or lists."""
     leaves = [file.schema.column(i) for i in range(len(file.schema))]
     for column, leaf in itertools.zip_longest(group.columns, leaves):
         path = column.path if column else leaf.path
@@ -185,7 +185,7 @@ def _columns(
                 raise _EncryptedError(f"column {path!r} is encrypted")
             width = _WIDTHS.get(leaf.physical_type, leaf.length or None)
             if width and width > PIECE_BYTES:
-                raise ValueError(f"column {path!r} is of values of {width:,} bytes")
+                raise ValueError(f"column {path!r} has values of {width:,} bytes")
             yield column, Leaf(leaf.max_definition_level, leaf.max_repetition_level, width)
 
 

@@ -1,9 +1,8 @@
-"""The few numbers of a Parquet footer that locate its row groups.
+"""The numbers of a Parquet footer that locate its row groups.
 
-pyarrow exposes them too, but reading a column chunk of a damaged footer crashes the process
-(pyarrow 25 does not catch the C++ exception of RowGroupMetaData.column), so they are parsed here. A
-footer is a Thrift struct in the compact protocol (thrift-compact-protocol.md of Apache Thrift),
-with the fields of parquet.thrift of Apache Parquet.
+pyarrow exposes them too, but on a damaged footer RowGroupMetaData.column crashes the process
+(pyarrow 25 does not catch the C++ exception). A footer is a Thrift struct in the compact protocol
+(thrift-compact-protocol.md of Apache Thrift) with the fields of parquet.thrift (Apache Parquet).
 """
 
 import re
@@ -19,21 +18,18 @@ _T = TypeVar("_T")
 
 
 class Column(NamedTuple):
-    """A column of a row group: the start of its first page, the stored and the unpacked bytes of
-    all its pages, and the number of their codec. A field ``b`` of a struct ``a`` has the path
-    ``a.b``, as a column of that name has.
-    """
+    """A column of a row group."""
 
-    path: str
-    start: int
-    stored: int
-    size: int
+    path: str  # a.b for a column of that name and for the field b of a struct a
+    start: int  # of the first page
+    stored: int  # bytes of all pages
+    size: int  # bytes of all pages, unpacked
     codec: int
     encrypted: bool = False
 
 
 class RowGroup(NamedTuple):
-    """A row group; ``[start, end)`` are its stored bytes, and columns are in the schema's order."""
+    """A row group at the bytes ``[start, end)``; columns are in the schema's order."""
 
     rows: int
     start: int
@@ -42,10 +38,8 @@ class RowGroup(NamedTuple):
 
 
 class Footer(NamedTuple):
-    """A footer that starts at ``start``; everything that it refers to lies before ``told``."""
-
     start: int
-    told: int
+    data_end: int  # of everything that the footer refers to
     groups: list[RowGroup]
 
 
@@ -65,11 +59,11 @@ def read_footer(stream: BinaryIO, end: int | None = None) -> Footer | None:
         found = get(metadata, 4, list)
         groups = [_row_group(group) for group in found]
         indices = (_indices(chunk) for group in found for chunk in get(group, 1, list))
-        told = max((*indices, *(group.end for group in groups)), default=len(MAGIC))
+        data_end = max((*indices, *(group.end for group in groups)), default=len(MAGIC))
     except (ValueError, IndexError, TypeError):
         return None
     good = all(0 <= g.start <= g.end <= start and g.rows >= 0 for g in groups)
-    return Footer(start, told, groups) if good else None
+    return Footer(start, data_end, groups) if good else None
 
 
 class Part(NamedTuple):
@@ -83,14 +77,14 @@ class Part(NamedTuple):
 def read_parts(stream: BinaryIO) -> list[Part]:
     """The concatenated files; nearly always just one.
 
-    The last footer's offsets count from the start of the last file, so the bytes before it that it
-    does not refer to are nearly as many as those before that file.
+    A footer's offsets count from the start of its file, so the gap between the data it refers to
+    and itself is nearly the size of the files before.
     """
     parts: list[Part] = []
     end = stream.seek(0, 2)
     while end or not parts:
         footer = read_footer(stream, end)
-        start = _last_start(stream, footer.start - footer.told) if footer else 0
+        start = _last_start(stream, footer.start - footer.data_end) if footer else 0
         if footer:
             footer = footer._replace(start=footer.start - start)
         parts.insert(0, Part(start, end, footer))
@@ -99,7 +93,7 @@ def read_parts(stream: BinaryIO) -> list[Part]:
 
 
 def _last_start(stream: BinaryIO, most: int) -> int:
-    """Start of the last file, at most ``most`` bytes after the first; 0 if it is the only one."""
+    """The start of the last file, at most at ``most``; 0 if it is the only one."""
     found = at = 0
     window = b""
     if most <= 0:
@@ -134,7 +128,7 @@ def _row_group(group: Value) -> RowGroup:
     columns = []
     for chunk in get(group, 1, list):
         column = get(chunk, 3, dict)
-        # The dictionary page comes first; 0 means that there is none.
+        # The dictionary page comes first; 0 means none.
         pages = [at for at in (get(column, 9, int), get(column, 11, int, 0)) if at > 0]
         path = b".".join(part for part in get(column, 3, list) if isinstance(part, bytes)).decode()
         stored, size, codec = (get(column, field, int) for field in (7, 6, 4))
@@ -148,7 +142,7 @@ def get(value: Value, field: int, kind: type[_T], default: _T | None = None) -> 
     """A field of a struct.
 
     Raises:
-        TypeError: the value is not a struct, or the field is missing or of another type.
+        TypeError: the value is not a struct, or the field is missing or has another type.
     """
     found = value.get(field, default) if isinstance(value, dict) else None
     if not isinstance(found, kind):
@@ -157,10 +151,9 @@ def get(value: Value, field: int, kind: type[_T], default: _T | None = None) -> 
 
 
 class Compact:
-    """Decodes any Thrift struct at ``at`` into a mapping of field numbers to values.
+    """Decodes the Thrift struct at ``at`` into a mapping of field numbers to values.
 
-    Each method returns what is next. Other decoders skip a field of an unexpected type, and use the
-    last of repeated fields. To agree with them, this one refuses repeated fields.
+    Of repeated fields other decoders use the last one of the expected type; this one refuses them.
 
     Raises:
         IndexError: by any method: the data ends too early.

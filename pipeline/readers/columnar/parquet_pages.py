@@ -1,8 +1,8 @@
 """Checks of Parquet pages before pyarrow decodes them.
 
-A footer may lie. The memory that a piece of a row group takes follows from its pages: from what
-they unpack to, and from the longest value that many rows share. So each page is inspected on its
-way to pyarrow, which reads the pages of a column in order.
+A footer may lie. How much memory a piece of a row group takes depends on the unpacked size of its
+pages and on the longest value that rows share. So each page is inspected on its way to pyarrow,
+which reads the pages of a column in order.
 """
 
 import itertools
@@ -19,15 +19,15 @@ from winnow.text.buffers import Octets
 Integers = npt.NDArray[np.int64]
 
 PIECE_BYTES = 128 << 20
-"""Limit for the unpacked pages of a column in a piece, and for its values, unless it is one row."""
+"""Limit for a column's unpacked pages and for its values in a piece of more than one row."""
 
 _MAX_RATIO = 64
-"""A page that unpacks to more than both is damaged or a bomb; text compresses 2 to 4 times."""
+"""A page that unpacks to more than both is damaged or a bomb: text compresses 2 to 4 times."""
 
 _FEW_BYTES = 1 << 9  # nearly all headers are shorter
 _MAX_HEADER = 1 << 20
 _MAX_NUMBER = (1 << 31) - 1
-_ITEM_BYTES = 16  # at least, of an entry of a dictionary or list, or a length decoded early
+_ITEM_BYTES = 16  # the least memory of a dictionary or list entry, or a length decoded early
 
 _AT_ONCE = 1 << 12
 _MAX_WIDTH = 32  # bits of a length
@@ -38,29 +38,27 @@ _OLD_INDICES, _RLE, _DELTA_LENGTH, _DELTA, _INDICES = 2, 3, 6, 7, 8
 _ENCODINGS = range(10)
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
-_AHEAD = 4  # how much more may be read ahead where that is 16 KiB: at 28,000 to 1 they hold 460 MB
+_AHEAD = 4  # limit on reading ahead by 16 KiB, in PIECE_BYTES: at 28,000 to 1 they hold 460 MB
 
 
 class Leaf(NamedTuple):
-    """A column in the schema: the depth of its values in optional fields or lists, and in lists;
-    the bytes of each value, None for strings.
-    """
+    """A column in the schema."""
 
-    definition: int
-    repetition: int
-    width: int | None
+    definition: int  # depth of its values in optional fields and lists
+    repetition: int  # depth in lists
+    width: int | None  # bytes of each value; None for strings
 
 
 class Page(NamedTuple):
-    """A page header: ``unpacked`` bytes after decompression, ``stored`` bytes in the file.
+    """A page header.
 
-    ``levels`` has the encoding and the size of the list and the optional levels before the values,
-    which are never compressed; None for a size that is stored inside the page.
+    ``levels`` has the encoding and size of the repetition and definition levels, never compressed,
+    before the values; a size of None is stored inside the page.
     """
 
     kind: int
-    unpacked: int
-    stored: int
+    unpacked: int  # bytes after decompression
+    stored: int  # bytes in the file
     values: int
     encoding: int
     levels: tuple[tuple[int, int | None], ...] = ()
@@ -76,7 +74,7 @@ class Page(NamedTuple):
 
 
 class TooMuchError(ValueError):
-    """A piece of a row group may take too much memory; pieces of ``rows`` rows may not."""
+    """A piece of a row group may take too much memory: try pieces of ``rows`` rows."""
 
     def __init__(self, rows: int, careful: bool) -> None:
         super().__init__(f"one piece takes more than {PIECE_BYTES:,} bytes")
@@ -87,8 +85,8 @@ class TooMuchError(ValueError):
 class Pages:
     """Inspects the pages of some columns of a row group that is decoded ``rows`` at a time.
 
-    Pages that are read ahead for a later piece count for the current one, which is too much if they
-    are highly compressed. ``careful`` says that little is read ahead.
+    Pages that are read ahead for a later piece count for the current one, even if highly
+    compressed; ``careful`` says that little is read ahead.
 
     Raises:
         ValueError: two columns overlap.
@@ -110,7 +108,7 @@ class Pages:
             chunk.entered = chunk.cost = 0
 
     def see(self, position: int, data: bytes) -> None:
-        """Inspect the pages that start in ``data``, which was read at a position in the file.
+        """Inspect the pages that start in ``data``, read at a position in the file.
 
         Raises:
             TooMuchError: the piece may take too much memory.
@@ -160,24 +158,20 @@ def _check_ratio(page: Page, cost: int) -> None:
 
 
 class _Chunk:
-    """The pages of a column in a row group that were inspected so far.
-
-    ``at`` is the position of the next bytes, ``entered`` counts the pages of the current piece,
-    ``cost`` is their memory, and ``shared`` the longest value in the dictionary.
-    """
+    """The inspected pages of a column in a row group."""
 
     def __init__(self, column: Column, leaf: Leaf) -> None:
         self.column = column
         self.leaf = leaf
-        self.at = column.start
-        self.entered = self.cost = 0
-        self.shared = leaf.width or 0
+        self.at = column.start  # of the next bytes
+        self.entered = self.cost = 0  # pages of the current piece, and their memory
+        self.shared = leaf.width or 0  # the length of the longest value in the dictionary
         self._data = bytearray()  # from the start of a header, or of a wanted body
         self._page: Page | None = None
         self._skip = 0
 
     def pages(self, data: bytes) -> Iterator[tuple[Page, bytes]]:
-        """The pages whose header, or wanted body, ``data`` completes; other bodies are empty."""
+        """The pages that ``data`` completes; only bodies that are inspected are not empty."""
         self.at += len(data)
         skipped = min(self._skip, len(data))
         self._skip -= skipped
@@ -232,13 +226,13 @@ def read_header(data: bytes) -> tuple[Page, int] | None:
         page = _page(reader.struct())
     except IndexError:
         if len(data) >= _MAX_HEADER:
-            raise ValueError("a page header that does not end") from None
+            raise ValueError("an endless page header") from None
         return None
     except TypeError as error:
-        raise ValueError(f"a page header that makes no sense: {error}") from error
+        raise ValueError(f"an invalid page header: {error}") from error
     sizes = [page.unpacked, page.stored, page.values, *(size or 0 for _, size in page.levels)]
     if not all(0 <= size <= _MAX_NUMBER for size in sizes) or page.encoding not in _ENCODINGS:
-        raise ValueError(f"a page header that makes no sense: {page}")
+        raise ValueError(f"an invalid page header: {page}")
     return page, reader.at
 
 
@@ -271,11 +265,10 @@ def _longest(dictionary: bytes) -> int:
 
 
 def _lengths(page: Page, content: bytes, leaf: Leaf) -> Integers:
-    """The lengths of a page's values if they share prefixes; otherwise empty.
+    """The lengths of a page's values if they share prefixes (DELTA_BYTE_ARRAY); otherwise empty.
 
-    Lengths use the encoding DELTA_BINARY_PACKED (Encodings.md of Apache Parquet): those of the
-    prefixes, in DELTA_BYTE_ARRAY only, and those of the suffixes. More lengths than values are
-    refused: pyarrow would decode them all at once.
+    The lengths of the prefixes and of the suffixes are DELTA_BINARY_PACKED (Encodings.md of Apache
+    Parquet). More lengths than values are refused: pyarrow would decode them all at once.
     """
     at = 0
     for (encoding, size), deep in zip(page.levels, (leaf.repetition, leaf.definition), strict=True):
@@ -288,16 +281,16 @@ def _lengths(page: Page, content: bytes, leaf: Leaf) -> Integers:
         if page.encoding == _DELTA_LENGTH:
             _count(reader, page)
             return np.empty(0, np.int64)
-        beginnings, rests = (_numbers(reader, *_count(reader, page)) for _ in range(2))
+        prefixes, suffixes = (_numbers(reader, *_count(reader, page)) for _ in range(2))
     except IndexError:
-        raise ValueError("lengths that do not end") from None
-    if len(beginnings) != len(rests) or min(beginnings.min(initial=0), rests.min(initial=0)) < 0:
-        raise ValueError("lengths that make no sense")
-    return beginnings + rests
+        raise ValueError("endless lengths") from None
+    if len(prefixes) != len(suffixes) or min(prefixes.min(initial=0), suffixes.min(initial=0)) < 0:
+        raise ValueError("invalid lengths")
+    return prefixes + suffixes
 
 
 def _count(reader: Compact, page: Page) -> tuple[int, int, int]:
-    """The count of the numbers that follow, the size of their blocks, and the parts of a block."""
+    """The header of DELTA_BINARY_PACKED: the count of numbers, parts of a block, size of a part."""
     block, parts, count = (reader.unsigned() for _ in range(3))
     size = block // max(parts, 1)
     if count > page.values:
@@ -308,7 +301,7 @@ def _count(reader: Compact, page: Page) -> tuple[int, int, int]:
 
 
 def _numbers(reader: Compact, count: int, parts: int, size: int) -> Integers:
-    """``count`` numbers (int64), stored as the first one and differences."""
+    """``count`` numbers (int64), stored as the first and differences."""
     found = [np.array([reader.signed()], np.int64)]
     left = count - 1
     while left > 0:

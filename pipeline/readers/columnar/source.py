@@ -10,7 +10,7 @@ DAMAGE = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, Un
 
 
 class Section:
-    """The bytes ``[start, end)`` of a stream as a stream."""
+    """The bytes ``[start, end)`` of a stream, as a stream."""
 
     def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
         self._stream = stream
@@ -37,27 +37,19 @@ class Section:
 
 
 class Source:
-    """Passes ``stream`` to pyarrow and remembers the error if reading itself fails.
-
-    ``watch`` is called with all bytes read and their position, and may refuse them.
-    """
+    """Passes ``stream`` to pyarrow and remembers the error if reading itself fails."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.watch: Callable[[int, bytes], None] | None = None
+        self.watch: Callable[[int, bytes], None] | None = None  # gets, and may refuse, what is read
         self._stream = stream
         self._error: OSError | None = None
 
     def arrow(self) -> pa.NativeFile:
-        """The stream as a pyarrow file, from its start."""
         self._stream.seek(0)
         return pa.PythonFile(self, mode="r")
 
     def check(self) -> None:
-        """Raise the stream's error, if any: then the data is not damaged.
-
-        Raises:
-            OSError: reading failed.
-        """
+        """Raise the OSError of the stream, if reading failed: then the data is not damaged."""
         if self._error is not None:
             raise self._error
 

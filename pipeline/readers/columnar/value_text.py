@@ -1,10 +1,9 @@
-"""The text of a value, independent of its Arrow type, so that an id has the same draw in any
-format.
+"""The text of a value, whatever its Arrow type, so that an id has the same draw in any format.
 
 | type | text |
 |---|---|
 | strings, JSON | as they are |
-| binary | as it is if it is UTF-8; in ids and metadata, else in lower-case hex digits |
+| binary | as it is if UTF-8; else, in ids and metadata, lower-case hex digits |
 | fixed-size binary | lower-case hex digits |
 | UUID | 8-4-4-4-12 lower-case hex digits |
 | Boolean, integers, floats | as Python's ``json`` writes them |
@@ -28,7 +27,7 @@ _STRINGS = {kind.id for kind in (pa.string(), pa.large_string(), pa.string_view(
 _BINARIES = {kind.id for kind in (pa.binary(), pa.large_binary(), pa.binary_view())}
 _NESTED = (pa.list_, pa.large_list, pa.list_view, pa.large_list_view)
 _LISTS = {pa.list_(pa.null(), 1).id, *(list_of(pa.null()).id for list_of in _NESTED)}
-_NO_TEXT = b"\xff"  # replaces a value whose strings are not UTF-8, and is not UTF-8 either
+_NO_TEXT = b"\xff"  # replaces a value whose strings are not UTF-8; it is not UTF-8 either
 _UUID_DASHES = (8, 13, 18, 23)
 
 
@@ -44,16 +43,13 @@ def is_text_list(kind: pa.DataType) -> bool:
 
 
 def joined_octets(column: pa.Array, separator: bytes) -> pa.Array:
-    """The strings of each of n lists with ``separator`` between them: large_binary [n].
-
-    A list with a null in it is null.
-    """
+    """The strings of each list, joined by ``separator``; null if one is null: large_binary [n]."""
     lists = _plain(column).cast(pa.large_list(pa.large_binary()))
     return pc.binary_join(lists, pa.scalar(separator, pa.large_binary()))
 
 
 def text_octets(column: pa.Array, hexadecimal: bool) -> pa.Array:
-    """The text of each of n values, as large_binary [n], because strings may not be valid UTF-8.
+    """The text of each value: large_binary [n], because strings may be invalid UTF-8.
 
     With ``hexadecimal``, binary values that are not UTF-8 become hex digits.
     """
@@ -86,7 +82,7 @@ def text_sizes(column: pa.Array) -> npt.NDArray[np.int64]:
         sizes = np.append(text_sizes(column.dictionary), 0)
         return sizes[pc.fill_null(column.indices.cast(pa.int64()), len(sizes) - 1).to_numpy()]
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        # Each view has 16 bytes, the first four its length, which pyarrow 25 does not expose.
+        # A view is 16 bytes; the first four are the length, which pyarrow 25 does not expose.
         views = np.frombuffer(column.buffers()[1], "<i4")[::4]
         lengths = views[column.offset : column.offset + len(column)].astype(np.int64)
         return np.where(column.is_null().to_numpy(zero_copy_only=False), 0, lengths)
@@ -111,7 +107,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def struct_field(column: pa.Array, name: str) -> pa.Array:
-    """A field of n structs, encoded as these are; null where the struct is null."""
+    """A field of n structs, encoded like these; null where the struct is null."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return struct_field(column.storage, name)

@@ -1,8 +1,8 @@
-"""Decoding of web pages: determines the charset by the HTML standard.
+"""Determines the charset of web pages and decodes them.
 
-Written from the HTML and Encoding standards (WHATWG), with three differences that real pages need:
-valid UTF-8 is UTF-8, whatever is declared; a meta tag may be anywhere in the head, not only in the
-first 1,024 bytes; and a charset that does not fit most of the page is ignored.
+Follows the HTML and Encoding standards (WHATWG) but for what real pages need: valid UTF-8 is UTF-8,
+whatever is declared; a meta tag may be anywhere in the head, not only in the first 1,024 bytes; and
+a charset that does not fit most of the page is ignored.
 """
 
 import codecs
@@ -18,16 +18,16 @@ _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16le", codecs.BOM_U
 _UTF_8 = the("utf-8")
 _WINDOWS_1252 = the("windows-1252")
 _UTF_16 = ("utf-16le", "utf-16be")
-# More continuation bytes of UTF-8 than occur by chance in a CJK charset: in GBK, the most similar,
-# fewer than one of six hanzi looks like a UTF-8 character.
+# More UTF-8 continuation bytes than occur by chance in a CJK charset: in GBK, the most similar,
+# fewer than one hanzi in six looks like UTF-8.
 _SURE = 12
-_ESCAPE = b"\x1b$"  # switches to Chinese, Japanese or Korean; never in a page by chance
+_ESCAPE = b"\x1b$"  # switches to Chinese, Japanese or Korean; never there by chance
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _ANGLE = re.compile(rb"[<>]")
 _ISO = re.compile(r"^iso(?=\d)")
 _OTHER_NAMES = {"cp949": "euc-kr", "mac-cyrillic": "x-mac-cyrillic"}
 _CONTROLS = re.compile(rb"[\x80-\x9f]")
-# Charsets with printable characters in place of control characters, which pages never contain.
+# Charsets with printable characters instead of control characters, which pages never contain.
 _OF_WINDOWS = {
     f"iso-8859-{part}": f"windows-{number}"
     for part, number in ((2, 1250), (6, 1256), (7, 1253), (8, 1255), (13, 1257), (15, 1252))
@@ -55,10 +55,8 @@ _NO_MARKUP = {  # elements whose content is not markup, and the end of each
 
 
 class Decoded(NamedTuple):
-    """A page, and its bytes if they are UTF-8 already."""
-
     text: str
-    stored: bytes | None = None
+    stored: bytes | None = None  # the page's bytes, if they are UTF-8
 
     @property
     def utf_8(self) -> bytes:
@@ -68,12 +66,12 @@ class Decoded(NamedTuple):
 def decode(page: bytes, charset: str | None) -> Decoded:
     """Decode a page.
 
-    The charset is that of the byte order mark; else UTF-8 if the page is valid UTF-8; else the one
-    in the HTTP header (``charset``), a meta tag or an XML declaration. If the page does not fit it,
-    or declares none, the charset is detected. Undecodable bytes become U+FFFD.
+    The charset is that of the byte order mark; else UTF-8 if the page is valid UTF-8; else that of
+    the HTTP header (``charset``), a meta tag or an XML declaration. If none is declared, or the
+    page does not fit it, the charset is detected. Undecodable bytes become U+FFFD.
 
     Raises:
-        Unreadable: ``unknown_charset``: it is in ISO-2022-CN, which no browser supports.
+        Unreadable: ``unknown_charset``: ISO-2022-CN, which no browser supports.
     """
     for mark, name in _BOMS.items():
         if page.startswith(mark):
@@ -103,14 +101,14 @@ def _not_ascii(text: str) -> int:
 
 
 def _is_nearly_utf_8(page: bytes) -> bool:
-    """Whether a page must be UTF-8, despite a few invalid bytes."""
+    """Whether a page must be UTF-8 with a few invalid bytes."""
     text = page.decode(errors="replace")
     wrong = text.count("\ufffd")
     return _not_ascii(text) - wrong >= max(_SURE, 20 * wrong)
 
 
 def _valid_utf_8(page: bytes) -> Decoded | None:
-    """The page if it is UTF-8, except perhaps for a truncated last character."""
+    """The page if it is UTF-8, perhaps with a truncated last character."""
     try:
         text, used = codecs.utf_8_decode(page, "strict", False)
     except UnicodeDecodeError:
@@ -121,7 +119,7 @@ def _valid_utf_8(page: bytes) -> Decoded | None:
 
 
 def _declared(page: bytes, charset: str | None) -> Charset | None:
-    """The charset that a page without byte order mark declares, if it is known and plausible."""
+    """The charset that a page without byte order mark declares, if known and plausible."""
     if page.startswith((b"<\0", b"\0<")):  # only UTF-16 pages start like this
         return the("utf-16le" if page[1] == 0 else "utf-16be")
     stated = lookup(charset) if charset else None
@@ -151,7 +149,7 @@ def _readable(declared: Charset, page: bytes) -> Charset | None:
 def _in_meta(page: bytes) -> Charset | None:
     """The charset of the first meta tag in the head (or the first 1,024 bytes) that has one.
 
-    Tags inside comments, scripts, attributes and other text do not count.
+    Tags in comments, scripts, attributes and other text do not count.
     """
     at, in_head = 0, True
     while found := _MARKUP.search(page, at):
@@ -192,10 +190,7 @@ def _of_meta(tag: bytes) -> Charset | None:
 
 
 def _detected(page: bytes) -> Charset:
-    """The charset that uchardet detects for a page that is not UTF-8; else the browsers' default.
-
-    It gets the text that is not ASCII, which may be anywhere in a long page.
-    """
+    """The charset that uchardet detects in the non-ASCII text of a page; else windows-1252."""
     text = b"\n".join(part for part in _ANGLE.split(page) if not part.isascii())
     name = detect_encoding(text, html5_compatible=False) or ""
     label = _ISO.sub("iso-", name).replace("_", "-")

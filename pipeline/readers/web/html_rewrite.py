@@ -1,14 +1,13 @@
 """Rewrites web pages around two bugs of resiliparse 2.0.1 (reports in docs/upstream).
 
-- It means to delete private-use characters (icons) but reads their bytes in the wrong order, and
+- It means to delete private-use characters (icons) but reads their bytes in the wrong order, and so
   deletes nearly every three-byte text between two tags: the dash of ``<b>pip</b>—<i>the</i>``,
-  ``m²``, most single Chinese characters. We replace a lone character by an ASCII token and split
-  ``m²`` in two with a comment. Private-use characters and the pilcrows of links are still deleted.
-- It joins texts at the alternative text of images, where it drops what stands between, and at
-  blocks that are not on its list. We insert a token there, which becomes a space or a newline if
-  none follows.
+  ``m²``, most single Chinese characters. We replace a lone character with an ASCII token and split
+  ``m²`` with a comment. Private-use characters and the pilcrows of links are still deleted.
+- It joins texts at the alternative text of images, at elements that it drops and at blocks that it
+  does not know. We insert a token there, which becomes a space or a newline if none follows.
 
-No rewrite lengthens a text, because resiliparse also uses lengths to find the main content.
+No rewrite lengthens a text: resiliparse uses lengths to find the main content.
 """
 
 import re
@@ -25,7 +24,7 @@ from pipeline.readers.web.html_kernel import CDATA, MARKS, TEXT, Integers
 from pipeline.readers.web.html_words import stand_apart
 
 _DIGITS = string.ascii_letters + string.digits
-# Those that are not white space, neither of HTML nor of Python.
+# Except white space of HTML or Python.
 _CONTROLS = [code for code in range(1, 128) if not 8 < code < 14 and not 27 < code < 127]
 _WHITE = " \t\n\v\f\r"
 _WHITE_END = re.compile(
@@ -35,7 +34,7 @@ _WHITE_END = re.compile(
 _REFERENCE = re.compile(rb"&#(?:0*(\d{1,3})(?!\d)|[xX]0*([0-9a-fA-F]{1,2})(?![0-9a-fA-F]))")
 _LAST_CHARACTER = re.compile(rb"(?:&#?\w+;?|[\xc2-\xf4][\x80-\xbf]+)\Z")
 _LINK_STARTS = (b"<a ", b"<a\t", b"<a\n", b"<a>")
-_LINK_BYTES = 1 << 10  # that the tag of a link may stand before its text
+_LINK_BYTES = 1 << 10  # between the start of a link's tag and its text
 _PILCROW = "¶"
 
 
@@ -50,7 +49,7 @@ class Rewritten(NamedTuple):
     newline: str
 
     def restore(self, text: str) -> str:
-        """The text of the page as it was, from the text of :attr:`page`."""
+        """The text of the original page, from the text of :attr:`page`."""
         if not self.space:
             return text
         text = text.replace(self.split, "")
@@ -67,7 +66,7 @@ class Rewritten(NamedTuple):
 
 
 class _Edit(NamedTuple):
-    """Write ``new``, a character or a name of ``written``, instead of ``[start, end)``."""
+    """Replace ``[start, end)`` with ``new``, a character or a name of ``written``."""
 
     start: int
     end: int
@@ -109,7 +108,7 @@ def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
 
 
 def _unused_controls(page: bytes) -> list[str]:
-    """Three control characters that neither the page nor a reference in it holds."""
+    """Three control characters that neither the page nor its references contain."""
     references = _REFERENCE.findall(page)
     used = {int(decimal or code, 10 if decimal else 16) for decimal, code in references}
     unused = (code for code in _CONTROLS if code not in used and bytes([code]) not in page)
@@ -181,11 +180,11 @@ def _restored_newline(token: re.Match[str]) -> str:
 
 
 def _restored_space(text: str, start: int, token: re.Match[str]) -> str:
-    """What replaces the token and the newline before it, if any, which are at ``start``."""
+    """What replaces the token, and the newline before it, from ``start``."""
     newline, white = text[start : token.start()], token[1]
     before, after = newline or _around(text, start - 1), _around(text, token.end())
     if before in ("", "\n"):
-        # Without the token, white space would have gone, and the line where there is nothing else.
+        # Without the token, resiliparse would have dropped white space and empty lines.
         return newline if after not in ("", "\n") else ""
     if white or not after:
         return white

@@ -1,8 +1,8 @@
-"""Extracts the text from the bytes of a web page or of plain text.
+"""Extracts the text of web pages and plain text from their bytes.
 
 The default is resiliparse's main content. On 501 real pages (docs/log.md) it was 10 to 15 times as
-fast as trafilatura and kept more of the pages' sentences, at about the same share of prose in what
-it returns. All visible text would be as fast to take, but half of it is menus and labels.
+fast as trafilatura and kept more sentences, with about the same share of prose. Extracting all
+visible text is as fast, but half of that is menus and labels.
 """
 
 import re
@@ -37,7 +37,7 @@ def page_text(
 ) -> tuple[str | None, str]:
     """The text of an HTTP response and its kind (``html`` or ``plain_text``), or None and why not.
 
-    Without ``plain_text`` plain text is skipped. HTML declared as plain text counts as HTML.
+    Plain text is skipped without ``plain_text``; HTML declared as plain text counts as HTML.
 
     Raises:
         Unreadable: the page is binary, or its text cannot be extracted.
@@ -59,7 +59,7 @@ def page_text(
 
 
 def _plain_text(response: Response) -> tuple[str | None, str]:
-    """Servers declare files of unknown type as plain text, so browsers check, and we do too."""
+    """Servers declare unknown types as plain text, so we check for binary data, as browsers do."""
     text = decode(response.body, response.charset).text
     if _CONTROLS.search(text[:_HEAD_BYTES]):
         return None, "binary"
@@ -68,7 +68,7 @@ def _plain_text(response: Response) -> tuple[str | None, str]:
 
 
 def _is_binary(head: str) -> bool:
-    """Whether this is binary data; a stray NUL does not make a page binary."""
+    """Whether this is binary data, not just a page with a stray NUL."""
     if "\0" not in head or _HTML_TAG.search(head):
         return False
     return not head.lstrip().startswith("<") or 20 * len(_CONTROLS.findall(head)) > len(head)
@@ -80,7 +80,7 @@ def extract(page: Decoded, extractor: str) -> str:
         text = EXTRACTORS[extractor](page)
     except (Unreadable, ImportError):
         raise
-    except Exception as error:  # a parser's failure on one page must not end the run
+    except Exception as error:  # a failing parser must not end the run
         raise Unreadable("bad_html") from error
     # The libraries may return lone surrogates.
     return text.encode("utf-8", "replace").decode().strip()
@@ -89,7 +89,7 @@ def extract(page: Decoded, extractor: str) -> str:
 def _resiliparse(page: Decoded) -> str:
     data = page.utf_8
     marks, depth = scan(data)
-    # resiliparse takes time quadratic in the depth to find the main content.
+    # resiliparse finds the main content in time quadratic in the depth.
     if depth > _MAX_NESTED:
         raise Unreadable("bad_html")
     rewritten = rewrite(page.text, data, marks)
@@ -104,7 +104,7 @@ def _trafilatura(page: Decoded) -> str:
         raise ImportError(
             "--html-extractor trafilatura needs: pip install 'winnow-lm[trafilatura]'"
         ) from None
-    # Favouring recall is also faster, as it tries fewer other extractors.
+    # Favouring recall is also faster: it tries fewer extractors.
     text = trafilatura.extract(page.text, favor_recall=True) or ""
     return take_apart(text, page.text)
 
@@ -116,20 +116,16 @@ EXTRACTORS: dict[str, Callable[[Decoded], str]] = {
 
 
 def check_extractor(name: str) -> None:
-    """Check that the name is one of :data:`EXTRACTORS`.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise ValueError if the name is not one of :data:`EXTRACTORS`."""
     if name not in EXTRACTORS:
         raise ValueError(f"--html-extractor is one of {', '.join(EXTRACTORS)}, not {name!r}")
 
 
 def read_page(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The document of a file; a page without text is counted as skipped.
+    """The document of an HTML file; a page without text is counted as skipped.
 
     Raises:
-        ValueError: there is no such HTML extractor.
+        ValueError: the HTML extractor is unknown.
     """
     check_extractor(reading.options.html_extractor)
     body = whole(pieces, reading)

@@ -1,7 +1,7 @@
 """Splits words that an extractor has joined.
 
-trafilatura leaves no space where it drops an element or where nested blocks meet. A word of its
-output that the page does not have is therefore matched against consecutive words of the page.
+trafilatura leaves no space where it drops an element or where nested blocks meet. So a word of its
+output that is not in the page is matched with consecutive words of the page.
 """
 
 import html
@@ -10,9 +10,9 @@ import unicodedata
 from bisect import bisect_right
 from collections import defaultdict
 
-_MAX_DISTANCE = 1000  # words that may have been left out between two
+_MAX_DISTANCE = 1000  # words dropped between two that are joined
 _MAX_PLACES = 1000  # of a word
-_MAX_LENGTH = 2048  # characters that are glued
+_MAX_LENGTH = 2048  # characters of a joined word
 _HIDDEN = re.compile(r"(?is)<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)")
 _INLINE = re.compile(
     r"</?(?:a|abbr|acronym|b|bdi|bdo|big|cite|code|data|del|dfn|em|font|i|img|ins|kbd|mark|nobr|q|rb"
@@ -52,9 +52,9 @@ def take_apart(text: str, page: str) -> str:
 def _part(glued: str, places: dict[str, list[int]]) -> list[str]:
     """The words of the page that make up ``glued``, in order; empty if there are none.
 
-    ``places`` has the ascending positions of each word in the page.
+    ``places`` are the ascending positions of each word in the page.
     """
-    # By how much of it was used: the last word, where it may stand, how much was used before it.
+    # By the end of the part that is matched: its last word, the word's places and its start.
     found: dict[int, tuple[str, list[int], int]] = {0: ("", [-1], 0)}
     for start in range(len(glued) if len(glued) <= _MAX_LENGTH else 0):
         if start not in found:

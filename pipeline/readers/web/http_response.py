@@ -1,8 +1,7 @@
 """Parses stored HTTP responses: status, headers and decoded body.
 
-Follows RFC 9110 and 9112, but tolerates what real servers get wrong. Some crawlers store the
-decoded body with the headers of the encoded one: it is used as it is. A truncated body gives what
-is there.
+Follows RFC 9110 and 9112, but tolerates what real servers get wrong, bodies that a crawler stored
+decoded under the headers of the encoded ones, and truncated bodies.
 """
 
 import contextlib
@@ -39,15 +38,12 @@ _SAMPLE = 1 << 10
 
 @dataclass(frozen=True)
 class Response:
-    """``headers`` has every value of a name in lower case; ``body`` no encoding but its text's.
-
-    ``truncated``: the body is shorter than its encoding or length says.
-    """
+    """A response with its body decoded to HTML, text or binary data."""
 
     status: int
-    headers: Mapping[str, Sequence[str]]
+    headers: Mapping[str, Sequence[str]]  # by name in lower case, with every value
     body: bytes
-    truncated: bool
+    truncated: bool  # the body is shorter than its encoding or length says
 
     @property
     def content_types(self) -> list[str]:
@@ -56,7 +52,7 @@ class Response:
 
     @property
     def charset(self) -> str | None:
-        """The charset parameter of the content type; of several, the last one counts."""
+        """The charset parameter of the content type; the last of several."""
         for value in reversed(self.headers.get("content-type", ())):
             if match := _CHARSET.search(value):
                 return match.group(1)
@@ -66,11 +62,11 @@ class Response:
 def parse_response(message: bytes, max_bytes: int) -> Response:
     """Parse a stored HTTP response. Only the body of a success is decoded.
 
-    Interim responses before it (``100 Continue``, a proxy's ``200 Connection established``) are
-    passed over. A page without status line and headers is one of HTTP/0.9.
+    Skips interim responses (``100 Continue``, a proxy's ``200 Connection established``). A page
+    without status line and headers is HTTP/0.9.
 
     Raises:
-        Unreadable: ``bad_http`` or, decoded, over ``max_bytes``: ``too_long``.
+        Unreadable: ``bad_http``, or ``too_long`` if over ``max_bytes`` once decoded.
     """
     status, headers, start = _head(message)
     response = Response(status, headers, message[start:], truncated=False)
@@ -104,7 +100,7 @@ def _head(message: bytes) -> tuple[int, dict[str, list[str]], int]:
 
 
 def _headers(lines: bytes) -> dict[str, list[str]]:
-    """The values of each header; latin-1 leaves no byte undecodable."""
+    """The values of each header, as latin-1, which decodes any byte."""
     headers: dict[str, list[str]] = {}
     values: list[str] = []
     for line in _LINES.split(lines.decode("latin-1")):
@@ -118,7 +114,7 @@ def _headers(lines: bytes) -> dict[str, list[str]]:
 
 
 def _listed(headers: Mapping[str, Sequence[str]], name: str) -> list[str]:
-    """The members of a header that is a list, in one line or several, without parameters."""
+    """The members of a list header, in one line or several, without parameters."""
     members = ",".join(headers.get(name, ())).split(",")
     return [member.partition(";")[0].strip(" \t\"'").lower() for member in members]
 
@@ -126,7 +122,7 @@ def _listed(headers: Mapping[str, Sequence[str]], name: str) -> list[str]:
 def _encodings(headers: Mapping[str, Sequence[str]]) -> list[str]:
     """The encodings of the body, in the order they were applied."""
     transfer = _listed(headers, "transfer-encoding")
-    # Bodies are chunked once: a second mention comes from a second server.
+    # Bodies are chunked once: a second server adds a second mention.
     chunked = ["chunked"] if "chunked" in transfer else []
     others = [token for token in transfer if token != "chunked"]
     encodings = _listed(headers, "content-encoding") + others + chunked
@@ -139,12 +135,10 @@ class Body(NamedTuple):
 
 
 def decode_body(content: bytes, encodings: Sequence[str], max_bytes: int, is_page: bool) -> Body:
-    """The content of a body that was encoded by ``encodings``, one after the other.
-
-    A page that is still compressed, although no header says so, is decompressed too.
+    """Undo the ``encodings`` of a body, and of a page also compression that no header declares.
 
     Raises:
-        Unreadable: ``bad_http``, or ``too_long`` if it is over ``max_bytes``.
+        Unreadable: ``bad_http``, or ``too_long`` if over ``max_bytes``.
     """
     if len(encodings) > _MAX_ENCODINGS:
         raise Unreadable("bad_http")
@@ -197,7 +191,7 @@ def _unpack(body: bytes, max_bytes: int) -> Body:
 
 
 def _inflate(body: bytes, max_bytes: int) -> Body:
-    """Deflate: zlib is meant, but some servers send the bare stream."""
+    """Deflate means zlib, but some servers send the bare stream."""
     head = int.from_bytes(body[:2], "big")
     is_zlib = head & 0x8F20 == 0x0800 and head % 31 == 0
     decoder = zlib.decompressobj(15 if is_zlib else -15)
@@ -210,7 +204,7 @@ def _inflate(body: bytes, max_bytes: int) -> Body:
 
 
 def _unbrotli(body: bytes, max_bytes: int) -> Body:
-    # The decoder does not say whether it failed after the end: there, any byte is one too many.
+    # The decoder also fails on data after the end, without saying so. Byte by byte we see the end.
     for pieces in ([body], (body[i : i + 1] for i in range(len(body)))):
         with contextlib.suppress(brotli.error):
             content, ended = _from_brotli(pieces, max_bytes)
@@ -228,7 +222,7 @@ def _from_brotli(pieces: Iterable[bytes], max_bytes: int) -> tuple[bytes, bool]:
         size += len(out[-1])
         if decoder.is_finished() or size > max_bytes:
             break
-    # It returns the rest of truncated data only when flushed.
+    # Flushes the rest of truncated data.
     while out and out[-1] and size <= max_bytes and not decoder.is_finished():
         out.append(decoder.process(b""))
         size += len(out[-1])
@@ -247,7 +241,7 @@ def _checked(body: bytes, content: bytes | None, ended: bool, max_bytes: int) ->
 
 
 def _is_text(body: bytes) -> bool:
-    """Whether a body is already decoded: compressed data soon has bytes that text never has."""
+    """Whether a body is already decoded: compressed data soon has bytes that are never in text."""
     sample = body[:_SAMPLE]
     if _NO_TEXT.search(sample):
         return False

@@ -1,7 +1,7 @@
 """Splits the byte stream of a WARC or ARC file into records.
 
-Both formats are a header with a length, then the block. Damage or a wrong length costs one record,
-which is reported with its offset.
+A record is a header with a length, then the block. Damage or a wrong length costs one record, whose
+offset is reported.
 """
 
 import re
@@ -18,36 +18,28 @@ _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 @dataclass(frozen=True)
 class Record:
-    """One record. Header names are lower case; ``offset`` is its position in the stream."""
-
-    offset: int
-    headers: Mapping[str, str]
+    offset: int  # in the decompressed stream
+    headers: Mapping[str, str]  # by name in lower case
     block: bytes
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How a format delimits records.
+    """How a format delimits records."""
 
-    ``header`` matches the header of a record, ``next_record`` ends where one starts, and spans
-    fewer than ``start_bytes``. ``headers`` are a match's names, as WARC has them, and values.
-    ``may_follow`` says whether ``look_ahead`` bytes, or those before the end, may come after a
-    record.
-    """
-
-    header: re.Pattern[bytes]
-    next_record: re.Pattern[bytes]
-    start_bytes: int
+    header: re.Pattern[bytes]  # of a record
+    next_record: re.Pattern[bytes]  # its match ends where a record starts
+    start_bytes: int  # the most bytes that next_record looks at
     look_ahead: int
-    headers: Callable[[re.Match[bytes]], dict[str, str]]
-    may_follow: Callable[[bytes], bool]
+    headers: Callable[[re.Match[bytes]], dict[str, str]]  # of a match, by their WARC names
+    may_follow: Callable[[bytes], bool]  # whether these look_ahead bytes may follow a record
 
 
 @dataclass
 class RecordSource:
     """Decoded bytes up to the next damage; ``data`` is read but not consumed.
 
-    After damage nothing is read until it is reported, so no record is glued together across it.
+    Nothing after damage is read until it is reported, so no record spans it.
     """
 
     _pieces: Iterator[bytes | Damage]
@@ -61,7 +53,7 @@ class RecordSource:
     _ended: bool = False
 
     def read_ahead(self, enough: int) -> None:
-        """Buffer ``enough`` bytes, or as many as precede damage; does not report the damage."""
+        """Buffer ``enough`` bytes, or as many as precede damage, which is not reported."""
         while len(self.data) < enough and not (self._ended or self.damage or self._ahead):
             piece = next(self._pieces, None)
             if piece is None:
@@ -72,12 +64,11 @@ class RecordSource:
                 self.data += piece
 
     def use(self, count: int) -> None:
-        """Consume ``count`` bytes."""
         del self.data[:count]
         self._offset += count
 
     def at_record(self) -> bool:
-        """Whether anything but empty lines is left; reports the damage before it."""
+        """Skip empty lines and report damage; False at the end."""
         while True:
             while self._fill(1):
                 self.use(_EMPTY_LINES.match(self.data).end())  # type: ignore[union-attr]
@@ -88,12 +79,11 @@ class RecordSource:
             self._report_damage()
 
     def next_record(self) -> Record | None:
-        """The next record, or None if it was bad and has been reported.
+        """The next record, or None if it was bad, or too long, and has been reported.
 
         A record's length is right if two empty lines, another record or the end follow its block.
-        If it is not, or the header cannot be parsed, reading resumes at the next start of a record,
-        even within the block that the wrong length claims. Records over the limit of bytes are
-        reported and passed over in the same way.
+        If it is wrong, or the header cannot be parsed, reading resumes at the next start of a
+        record, even within the block that the length claims.
         """
         match = self._header()
         headers = self._framing.headers(match) if match else {}
@@ -138,10 +128,7 @@ class RecordSource:
         return self._framing.may_follow(bytes(self.data[end : end + self._framing.look_ahead]))
 
     def _give_up(self, reason: Reason) -> None:
-        """Report the record at the start of ``data`` and skip to the next one.
-
-        If damage comes first, only the damage is reported.
-        """
+        """Report the record at the start of ``data``, or damage in it, and skip to the next one."""
         at, content = self._offset, bytes(self.data[:MAX_HEADER])
         while True:
             match = self._framing.next_record.search(self.data)

@@ -1,13 +1,11 @@
 """WARC, WET and ARC files: byte stream to records, records to documents.
 
-We frame records ourselves: FastWARC stops at the first damage, returns truncated records as if they
-were complete, and lets a wrong length swallow the next record (docs/log.md). Here each of these
-costs one record, which is reported with its offset.
+We frame records ourselves: FastWARC stops at the first damage, returns truncated records as
+complete, and lets a wrong length swallow the next record (docs/log.md).
 
 Follows WARC 1.1 (ISO 28500:2017), but accepts bare newlines and missing empty lines between
-records, which real files have; ARC follows the Internet Archive's "Arc File Format" (1996),
-versions 1 and 2. Runs of plain text records, nearly all of a WET file, go through a compiled
-kernel.
+records, as in real files, and the Internet Archive's "Arc File Format" (1996), versions 1 and 2.
+Runs of plain text records, nearly all of a WET file, go through a compiled kernel.
 """
 
 import re
@@ -27,13 +25,13 @@ from pipeline.readers.web.record_source import Framing, Record, RecordSource
 from winnow.text.buffers import Octets
 
 _MAX_ROWS = 1 << 12
-_PLAIN_HEAD = 1 << 10  # bytes of a record in which a crawler has written its type
+_PLAIN_HEAD = 1 << 10  # bytes of a record that contain its type, as crawlers write it
 ARC_MAGIC = b"filedesc://"
 _ARC_LINE = (
     rb"([A-Za-z][A-Za-z0-9+.-]*:[^\r\n]{1,4000}) ([0-9A-Fa-f.:]{2,45}) (\d{8,14}) ([^ \r\n]+)"
     rb"(?: [^ \r\n]+ [^ \r\n]+ [^ \r\n]+ [^ \r\n]+ [^ \r\n]+)? (\d{1,18})[ \t]*\r?\n"
 )
-"""URL, IP address, date, media type and, in version 2, five words more; last the length."""
+"""URL, IP address, date, media type, five more words in version 2, and the length."""
 _HTTP = "application/http"
 TRUNCATED = "warc-truncated"  # the header, in lower case, that marks a truncated record
 _OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
@@ -89,7 +87,7 @@ ARC = Framing(
 
 
 def read_arc(pieces: Iterator[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The documents of an ARC file: pages and plain text, as :func:`read_warc` reads them."""
+    """The documents of an ARC file: see :func:`read_warc`."""
     return read_warc(pieces, reading, ARC)
 
 
@@ -98,20 +96,19 @@ def read_warc(
 ) -> Iterator[pa.RecordBatch]:
     """The documents of a WARC or WET file, or of an ARC file by its ``framing``.
 
-    ``conversion`` records hold text. Successful ``response`` records and ``resource`` records give
-    the text of their page, or plain text. All others are counted in ``report`` by kind. The id is
-    WARC-Record-ID, the URL WARC-Target-URI, and ``fields.metadata`` names further record headers;
-    WARC-Truncated is ``unspecified`` where a body was cut short and the record does not say why.
+    These are ``conversion`` records, and the text of ``resource`` and successful ``response``
+    records. Others are counted in ``report`` by kind. The id is WARC-Record-ID, the URL
+    WARC-Target-URI, and ``fields.metadata`` names further record headers; WARC-Truncated is
+    ``unspecified`` where a body was cut short and the record does not say why.
 
     Raises:
-        ValueError: there is no such HTML extractor.
+        ValueError: the HTML extractor is unknown.
     """
     fields, options, report = reading.fields, reading.options, reading.report
-    quarantine = reading.quarantine
     check_extractor(options.html_extractor)
     schema = document_schema(fields.metadata)
     headers = ["warc-record-id", "warc-target-uri", *(name.lower() for name in fields.metadata)]
-    source = RecordSource(pieces, framing, quarantine, options.max_document_bytes)
+    source = RecordSource(pieces, framing, reading.quarantine, options.max_document_bytes)
     plain = _PlainRecords(headers, schema, options.max_document_bytes, report)
     rows: list[tuple[str | None, ...]] = []
     size = 0
@@ -129,7 +126,7 @@ def read_warc(
         try:
             text, truncated = _text(record, options, report)
         except Unreadable as error:
-            quarantine.add(record.offset, "byte", error.reason, record.block)
+            reading.quarantine.add(record.offset, "byte", error.reason, record.block)
             continue
         if text is None:
             continue
@@ -152,7 +149,7 @@ def _batch(rows: list[tuple[str | None, ...]], schema: pa.Schema) -> pa.RecordBa
 def _text(
     record: Record, options: ReadOptions, report: ReadReport
 ) -> tuple[str | None, str | None]:
-    """The text of a record, or None (counted) if it holds no document; and why it was truncated."""
+    """The text of a record, None (and counted) if it has none; and why it was truncated."""
     truncated = record.headers.get(TRUNCATED)
     match record.headers.get("warc-type", "").lower():
         case "conversion":
@@ -196,8 +193,8 @@ class _PlainRecords:
         self._names = np.frombuffer(b"".join(encoded), np.uint8)
         self._name_ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         self._spans = np.empty((len(encoded) + 1, _MAX_ROWS, 2), np.int64)
-        # Compiles the kernels. On that occasion numba holds on to the arguments for a while, and a
-        # bytearray that somebody holds cannot be changed.
+        # Compile the kernels now: numba then keeps the arguments for a while, which would lock the
+        # bytearray of a source.
         nothing = np.empty(0, np.uint8)
         self._find(nothing)
         self._batch(nothing, 0)
@@ -206,7 +203,7 @@ class _PlainRecords:
         """The next plain records, about one batch; None if the next record is not plain."""
         source.read_ahead(_PLAIN_HEAD)
         if b"conversion" not in source.data[:_PLAIN_HEAD]:
-            return None  # of pages, a batch would be copied in memory again and again
+            return None  # among pages, the batch would be buffered again and again
         source.read_ahead(BATCH_BYTES)
         if source.damage:
             return None

@@ -2,8 +2,8 @@
 
 webencodings maps labels to Python's codecs, which differ from the standard: they lack characters
 that vendors added, map some bytes to other characters, and count errors differently. The decoders
-here correct that, so that text is what a browser shows. We also read two charsets that browsers
-refuse because scripts can hide in them; no script runs here.
+here give the text that a browser shows. They also read two charsets that browsers refuse because
+scripts can hide in them; no script runs here.
 """
 
 import codecs
@@ -29,7 +29,7 @@ _HKSCS = (
     "fbf3幵 fbf9廐 fc4f彘 fc6c悤 fcb9撐 fce2晴 fcf1杞 fdb7沜渝 fdbb港 "
     "fdf1煮 fe52猪 fe6f瑜 feaa瓩 fedd砉 "
 )
-"""What Python's Big5 with HKSCS lacks: the bytes of the first of some characters in a row."""
+"""What Python's Big5 with HKSCS lacks: runs of characters after the bytes of the first."""
 
 _NOT_IN_PYTHON = {
     "big5": {
@@ -42,7 +42,7 @@ _NOT_IN_PYTHON = {
 _OTHER_IN_PYTHON = {
     "big5": dict(zip("•､‾∼♁☉¥¢£", "‧﹑¯～⊕⊙￥￠￡", strict=True)),
     "euc-jp": dict(zip("〜‖−¢£¬", "～∥－￠￡￢", strict=True)),
-    # Of version 2000, in which some characters were for private use still.
+    # Python has version 2000, with some characters still in private use.
     "gb18030": {
         "\ue5e5": "\u3000",
         **dict(zip(map(chr, range(0xE78D, 0xE797)), "︐︒︑︓︔︕︖︗︘︙", strict=True)),
@@ -61,7 +61,7 @@ _PYTHON_NAMES = {
     "gb18030": "gb18030",
     "shift_jis": "cp932",
 }
-# An invalid sequence of several bytes that is one error. ASCII after a lead byte is kept.
+# Invalid sequences that are one error. ASCII after a lead byte is kept.
 _ONE_ERROR = {
     "big5": re.compile(rb"[\x81-\xfe][\x80-\xff]"),
     "euc-jp": re.compile(rb"\x8f[\xa1-\xfe][\x80-\xff]|[\x8e\x8f\xa1-\xfe][\x80-\xff]"),
@@ -80,14 +80,14 @@ _KATAKANA = re.compile(rb"[\x21-\x5f]")
 
 @dataclass(frozen=True)
 class Charset:
-    """An encoding of the standard. ``decode`` replaces invalid bytes by U+FFFD."""
+    """An encoding of the standard."""
 
     name: str
-    decode: Callable[[bytes], str]
+    decode: Callable[[bytes], str]  # replaces invalid bytes with U+FFFD
 
     @property
     def is_multibyte(self) -> bool:
-        """Whether it has characters of several bytes, other than UTF-8's."""
+        """Whether characters may have several bytes; False for UTF-8."""
         return self.name in {*_PYTHON_NAMES, *_REFUSED.values(), "iso-2022-jp", *_UTF_16}
 
 
@@ -104,7 +104,7 @@ def lookup(label: str) -> Charset | None:
 
 @functools.cache
 def the(name: str) -> Charset:
-    """The charset of that name in the standard."""
+    """The charset with that name in the standard."""
     if name in _PYTHON_NAMES:
         codecs.register_error(f"winnow.{name}", functools.partial(_on_error, name))
         return Charset(name, functools.partial(_decode_several_bytes, name))
@@ -132,7 +132,6 @@ def _decode_several_bytes(name: str, page: bytes) -> str:
 
 
 def _on_error(name: str, error: UnicodeError) -> tuple[str, int]:
-    """Handle bytes that Python's codec does not know."""
     assert isinstance(error, UnicodeDecodeError)
     page, start = error.object, error.start
     wide = _ONE_ERROR[name].match(page, start)
@@ -150,7 +149,7 @@ def _on_error(name: str, error: UnicodeError) -> tuple[str, int]:
 
 
 def _in_shift_jis(pair: bytes) -> bytes:
-    """Two bytes of EUC-JP, the place of the same character in Shift_JIS."""
+    """The Shift_JIS bytes of a two-byte EUC-JP character."""
     row, cell = pair[0] - 0xA1, pair[1] - 0xA1
     lead = row // 2 + (0x81 if row < 62 else 0xC1)
     trail = cell + 0x9F if row % 2 else cell + 0x40 + (cell >= 63)
@@ -158,7 +157,7 @@ def _in_shift_jis(pair: bytes) -> bytes:
 
 
 def _decode_iso_2022_jp(page: bytes) -> str:
-    """Each part as EUC-JP, which is the same but for high bits in the place of escape sequences."""
+    """Decode each part as EUC-JP, which sets high bits instead of escape sequences."""
     decode = the("euc-jp").decode
     first, *rest = _ISO_2022_JP.split(page)
     out = [decode(first)]

@@ -1,19 +1,18 @@
-"""The settings of steps for a language, from good text in it.
+"""Fits the settings of steps to a language, from good text in it.
 
-Few settings hold for every language: words are longer in German and of one letter in Chinese, and
-"the" is a stop word in neither. FineWeb2 (Penedo et al. 2025, arXiv 2506.20920) took the settings
-of a thousand languages from statistics of reference text. So does this, and changes only what the
-text asks for:
+Few settings suit every language: words are longer in German and single letters in Chinese, and
+"the" is a stop word in neither. Like FineWeb2 (Penedo et al. 2025, arXiv 2506.20920), this takes
+settings from statistics of reference text, but changes only what the text requires:
 
-- *Stop words* are the most frequent words, as in FineWeb2: those that are ``STOP_WORD_SHARE`` of
-  all, at least ``FEWEST`` and at most ``MOST``. Where letters are words, those of alphabets are
-  taken by three: every Thai text has all of Thai's vowels.
-- *The mean length of words* may be as far from the text's median, as a ratio, as Gopher's limits
-  are from that of English.
-- *Any other threshold* stays as it is if it drops no more than a share ``tail`` of the text, and is
-  else the quantile that drops just that share.
+- *Stop words* are the most frequent words, as in FineWeb2: those with a share of
+  ``STOP_WORD_SHARE``, at least ``FEWEST`` and at most ``MOST``. Where letters are words, alphabets
+  give trigrams of letters: every Thai text has all vowels of Thai.
+- *The mean length of words* has limits as far from the text's median, as a ratio, as Gopher's are
+  from that of English.
+- *Any other threshold* changes only if it drops more than a share ``tail`` of the text, to the
+  quantile that drops just that share.
 
-How many words a text must have cannot be seen from good text: that stays.
+Good text says nothing about the number of words a text must have, so that limit stays.
 """
 
 import math
@@ -38,7 +37,7 @@ Shares = Sequence[npt.NDArray[np.float64]]
 Points = npt.NDArray[np.uint32]
 
 ENGLISH_WORD: Final = 5.06
-"""Characters of a word of English with its punctuation: the median over documents of news and
+"""Characters of an English word with its punctuation: the median over documents of news and
 encyclopedia text (Parallel Universal Dependencies: Zeman et al. 2017)."""
 
 STOP_WORD_SHARE: Final = 0.008
@@ -46,19 +45,17 @@ FEWEST, MOST = 8, 15
 LEAST_DOCUMENTS: Final = 20
 
 _LINE_ENDS: Final = "。！？…؟۔।॥։።៕។"
-"""Full stops, question and exclamation marks of scripts that have others than ``.?!``."""
+"""Full stops, question and exclamation marks other than ``.?!``."""
 _LINE_END_SHARE: Final = 0.02
 _HAN_AND_KANA: Final = 0x3000  # below are the alphabets of the scripts without spaces
 _WORD: Final = r"^\pL[\pL\pM'’-]*$"
 
 
 def fit(texts: Sequence[pa.Array], general: Mapping[str, Settings], tail: float) -> Settings:
-    """For each of the steps ``gopher``, ``gopher_repetition`` and ``fineweb`` what changes.
+    """The settings to change in ``gopher``, ``gopher_repetition`` and ``fineweb``.
 
-    Args:
-        texts: arrays of good text in one language (large_string without nulls).
-        general: the settings of the three steps that hold for every language.
-        tail: the share of the text that one rule may drop, over 0 and below 1/2.
+    ``texts`` are good texts in one language (large_string without nulls), ``general`` the settings
+    of the three steps, and ``tail`` the share of texts that one rule may drop, over 0, below 1/2.
 
     Raises:
         ValueError: there are fewer than ``LEAST_DOCUMENTS`` texts.
@@ -77,7 +74,7 @@ def fit(texts: Sequence[pa.Array], general: Mapping[str, Settings], tail: float)
 
 
 def word_kind(texts: Iterable[pa.Array]) -> str:
-    """``characters`` if most letters are of scripts without spaces, else ``whitespace``."""
+    """``characters`` if most letters are in scripts without spaces, else ``whitespace``."""
     letters = alone = 0
     for points in map(_points, texts):
         written = points[(classes()[points] & ALPHANUMERIC) != 0]
@@ -87,7 +84,7 @@ def word_kind(texts: Iterable[pa.Array]) -> str:
 
 
 def stop_words(texts: Sequence[pa.Array], words: str) -> list[str]:
-    """The most frequent words, the most frequent first; in any case."""
+    """The most frequent words in lower case, the most frequent first."""
     counted = [_letters(t) if words == CHARACTERS else _words(t) for t in texts]
     table = pa.concat_tables(
         pa.table({"word": column["values"], "times": column["counts"]})
@@ -101,7 +98,7 @@ def stop_words(texts: Sequence[pa.Array], words: str) -> list[str]:
 
 
 def line_ends(texts: Iterable[pa.Array]) -> str:
-    """The marks of scripts with their own at which lines end, in the order of Unicode."""
+    """The marks of :data:`_LINE_ENDS` at which lines end, in the order of Unicode."""
     marks = []
     for text in texts:
         lines = pc.utf8_trim_whitespace(pc.list_flatten(pc.split_pattern(text, "\n")))
@@ -169,37 +166,37 @@ def _fineweb(
 
 
 def _at_least(given: Settings, name: str, shares: Shares, tail: float) -> Settings:
-    """A lower threshold, if the one that is given drops more than ``tail``."""
+    """A lower threshold, if the given one drops more than ``tail``."""
     values = np.concatenate(shares)
     if np.mean(values <= given[name]) <= tail:
         return {}
     lowest = float(np.quantile(values, tail, method="lower"))
-    # A little less, with three decimals: so what is at a limit passes any rule.
+    # Round down to three decimals, so that a value at the limit passes any rule.
     limit = math.floor(lowest * 1000 - 1e-6) / 1000
     return {name: limit} if limit < given[name] else {}
 
 
 def _at_most(given: Settings, name: str, shares: Shares, tail: float) -> Settings:
-    """A higher threshold, if the one that is given drops more than ``tail``."""
+    """A higher threshold, if the given one drops more than ``tail``."""
     negative = [-values for values in shares]
     found = _at_least({name: -given[name]}, name, negative, tail)
     return {name: -value for name, value in found.items()}
 
 
 def _points(text: pa.Array) -> Points:
-    """The code points of all texts, a newline behind each (uint32)."""
+    """The code points of all texts, a newline after each (uint32)."""
     return np.frombuffer("\n".join([*text.to_pylist(), ""]).encode("utf-32-le"), np.uint32)
 
 
 def _words(text: pa.Array) -> pa.Array:
-    """How often each word occurs in the texts: a struct of ``values`` and ``counts``."""
+    """The counts of words in the texts: a struct of ``values`` and ``counts``."""
     words = pc.list_flatten(pc.utf8_split_whitespace(pc.utf8_lower(text)))
     bare = pc.replace_substring_regex(words, r"^[^\pL\pM\pN]+|[^\pL\pM\pN]+$", "")
     return bare.filter(pc.match_substring_regex(bare, _WORD)).value_counts()
 
 
 def _letters(text: pa.Array) -> pa.Array:
-    """How often each letter occurs in the texts, or three of an alphabet: a struct likewise."""
+    """The same for letters, or trigrams of letters of an alphabet."""
     points = _points(text)
     inside = ((TABLE[points] & SOLO) != 0) & _letter_or_mark(points)
     n = 1 if 2 * np.count_nonzero(inside & (points >= _HAN_AND_KANA)) > inside.sum() else 3
@@ -213,7 +210,6 @@ def _letters(text: pa.Array) -> pa.Array:
 
 
 def _letter_or_mark(points: Points) -> npt.NDArray[np.bool_]:
-    """Whether each is neither punctuation nor a symbol (bool)."""
     distinct, which = np.unique(points, return_inverse=True)
     kinds = [unicodedata.category(chr(point))[0] in "LM" for point in distinct.tolist()]
     return np.array(kinds, np.bool_)[which]

@@ -1,7 +1,7 @@
 """The words that spaCy's English tokenizer knows, and the parts it splits them into.
 
-Contractions are two words or three, also with a curly apostrophe or without any (``dont``);
-abbreviations keep their full stop, and emoticons stay whole.
+Contractions are two words or three, also with a curly apostrophe or none (``dont``); abbreviations
+keep their full stop, and emoticons stay whole.
 """
 
 import itertools
@@ -12,7 +12,7 @@ UNITS = (
     "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s"
     " km/h kmh mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K %"
 )
-"""What is split off behind a digit: units in Latin letters."""
+"""Units in Latin letters, split off after a digit."""
 
 _I_YOU = "i you we they"
 _HE_SHE = "he she it"

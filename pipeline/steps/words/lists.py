@@ -13,7 +13,7 @@ _OWN_NAMES = {"localhost", "localhost.localdomain", "local", "broadcasthost", "0
 
 
 def read_lists(patterns: Sequence[str]) -> list[str]:
-    """The distinct entries of list files in order: UTF-8, one per line, ``#`` starts a comment.
+    """The distinct entries of UTF-8 list files, in order: one per line; ``#`` starts a comment.
 
     Raises:
         ValueError: a pattern matches no file, or a file holds no entry or is not UTF-8.
@@ -24,8 +24,8 @@ def read_lists(patterns: Sequence[str]) -> list[str]:
 def read_domains(patterns: Sequence[str]) -> list[str]:
     """The domains of list files in the normal form of :func:`winnow.text.hosts.hosts`.
 
-    A line is a domain (``*.x``, ``.x`` and ``||x^`` mean x, which covers its subdomains) or a line
-    of a hosts file (``0.0.0.0 x y``); ``#`` and ``!`` start comments.
+    A line is a domain (``*.x``, ``.x`` and ``||x^`` mean x), or ``0.0.0.0 x y`` as in a hosts file;
+    ``#`` and ``!`` start comments.
 
     Raises:
         ValueError: as for :func:`read_lists`, or a line is none of these.
