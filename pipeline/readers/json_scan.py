@@ -1,7 +1,4 @@
-"""Scanning JSON at an address, for compiled kernels: where a value ends, what a string says.
-
-Every text must end in a newline, which stops every scan; see :mod:`pipeline.readers.jsonl_kernel`.
-"""
+"""Scans JSON at an address, for compiled kernels. A newline must end the text: it stops scans."""
 
 import numpy as np
 from numba import njit
@@ -9,8 +6,7 @@ from numba import njit
 from winnow.text.buffers import Octets, load_u8, load_u32
 from winnow.text.vectors import BLOCK, copy_block, store_u8, string_stops, trailing_zeros
 
-MAX_DEPTH = 1024
-"""Deeper nesting is not data of ours; Python's own parser gives up near this depth too."""
+MAX_DEPTH = 1024  # Python's own parser gives up near this depth too
 
 _QUOTE, _BACKSLASH, _NEWLINE = ord('"'), ord("\\"), ord("\n")
 _OPEN, _LIST = ord("{"), ord("[")
@@ -35,7 +31,7 @@ _THREE_BYTES = np.uint32(0xFFFFFF)
 
 @njit(nogil=True, cache=True)
 def value_end(at: int, stack: Octets) -> int:
-    """The end of the JSON value at an address, or 0 if there is none. No recursion."""
+    """The end of the JSON value at an address, or 0 if there is none."""
     depth = 0
     while True:
         first = load_u8(at)
@@ -93,7 +89,7 @@ def _key(at: int) -> int:
 
 @njit(nogil=True, cache=True)
 def string_end(at: int) -> int:
-    """The address after the closing quote of the string whose first character is here, or 0."""
+    """The address after the closing quote of the string that starts here, or 0."""
     while True:
         stops = string_stops(at)
         if stops == 0:
@@ -116,7 +112,7 @@ def string_end(at: int) -> int:
 
 @njit(nogil=True, cache=True)
 def unescape(at: int, target: int) -> tuple[int, int, bool]:
-    """Write the string whose first character is here: its end (0: bad), bytes, lone surrogates."""
+    """Write the string that starts here: its end (0: bad), bytes, lone surrogates."""
     out = target
     lone = False
     while True:
@@ -132,7 +128,7 @@ def unescape(at: int, target: int) -> tuple[int, int, bool]:
         stop = load_u8(at)
         if stop == _QUOTE:
             return at + 1, out - target, lone
-        # Escapes come in runs where a writer escapes all that is not ASCII.
+        # Escapes come in runs where a writer escapes all but ASCII.
         while stop == _BACKSLASH:
             letter = load_u8(at + 1)
             if _ESCAPED[letter] != 0:
@@ -161,7 +157,7 @@ def unescape(at: int, target: int) -> tuple[int, int, bool]:
 
 @njit(nogil=True, cache=True)
 def _code_unit(at: int) -> int:
-    """The value of four hexadecimal digits, or a negative number if they are none."""
+    """The value of four hexadecimal digits, or -1."""
     first, second = _HEX[load_u8(at)], _HEX[load_u8(at + 1)]
     if first < 0 or second < 0:
         return -1
@@ -228,7 +224,7 @@ def _digits(at: int) -> int:
 
 @njit(nogil=True, cache=True)
 def after_space(at: int) -> int:
-    """The first address that holds no blank. A newline ends the line, so it is none here."""
+    """The next address without a space, tab or carriage return."""
     while True:
         octet = load_u8(at)
         if octet != 0x20 and octet != 0x09 and octet != 0x0D:

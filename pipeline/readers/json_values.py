@@ -1,7 +1,7 @@
 r"""Turns JSON arrays (``[{"text": "a"}, …]``) and objects of several lines into JSON lines.
 
-Every byte keeps its offset, so reported offsets are right: the brackets of the array and newlines
-within a value become blanks, commas between values become newlines.
+Every byte keeps its offset: the brackets of the array and newlines within a value become blanks,
+commas between values become newlines.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from winnow.text.buffers import Octets
 State = npt.NDArray[np.int64]
 
 _DEPTH, _STRING, _ESCAPE, _MIDDLE, _ARRAY = range(5)
-"""How many brackets are open, the array's own included; whether a string is, and a backslash was
-before; whether, outside a value, the line has begun; whether the outermost bracket is square."""
+"""The number of open brackets; whether we are in a string, after a backslash, within a line outside
+values; whether the outermost bracket is square."""
 
 _QUOTE, _BACKSLASH, _NEWLINE, _BLANK, _COMMA = (ord(c) for c in '"\\\n ,')
 _OPEN, _CLOSE, _LIST, _END_LIST = (ord(c) for c in "{}[]")
@@ -28,10 +28,10 @@ _BOM = 0xEF, 0xBB, 0xBF
 def value_lines(
     pieces: Iterator[bytes | Damage], quarantine: Quarantine
 ) -> Iterator[bytes | Damage]:
-    """The bytes of a stream, with each value of its arrays and each of its objects on one line.
+    """The bytes of a stream, with each value of its arrays and each object on one line.
 
-    Bytes outside these do not change: other lines, and concatenated arrays. After damage it is
-    unknown where a value starts, so the rest of the file is lost.
+    Other bytes do not change. After damage it is unknown where a value starts, so the rest of the
+    file is lost.
     """
     state = np.zeros(5, np.int64)
     size = 0

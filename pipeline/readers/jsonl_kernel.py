@@ -1,12 +1,11 @@
-r"""Validates JSON lines and copies the wanted values into Arrow's buffers.
+"""Validates JSON lines and copies the wanted values into Arrow's buffers, as a compiled kernel.
 
-Compiled, without a Python object per line or value. Every line must end in a newline: as strict
-JSON allows no control character in a string, that newline stops every scan, and nothing else has
-to look for the end. What is accepted is what Python's ``json.loads`` accepts: RFC 8259, and the
-``NaN`` and ``Infinity`` that ``json.dumps`` writes. Of repeated keys the last wins, as there.
+Every line must end in a newline. It stops every scan, because JSON allows no control characters in
+strings. The kernel accepts what ``json.loads`` accepts: RFC 8259, ``NaN`` and ``Infinity``; the
+last of repeated keys wins.
 
-Wanted keys form a tree. So ``metadata.url`` is two nodes; and it is one more at the top, since a
-key may have dots: that one wins.
+Wanted keys form a tree: ``metadata.url`` is two nodes, and one more at the top for a key with that
+name, which wins.
 """
 
 from typing import NamedTuple
@@ -29,14 +28,14 @@ from winnow.text.vectors import BLOCK, copy_block, store_u8
 
 Integers = npt.NDArray[np.int64]
 
-# What a line can turn out to be; all but the first two are reasons for quarantine.
+# Kinds of lines; all but the first two are quarantined.
 GOOD, BLANK, BAD_JSON, NOT_AN_OBJECT, MISSING_TEXT, WRONG_TYPE, LONE_SURROGATE = range(7)
 INVALID_UTF8, TOO_LONG = 7, 8
 
 # The columns of a node.
 SCOPE, NAME_END, FIELD, OPENS = range(4)
 
-# What was found for a wanted field of the current line.
+# Kinds of values of a wanted field.
 _ABSENT, _NULL, _STRING, _OTHER, _LONE = range(5)
 
 _QUOTE, _BACKSLASH, _NEWLINE = ord('"'), ord("\\"), ord("\n")
@@ -46,28 +45,26 @@ _OPEN, _CLOSE, _LIST, _END_LIST, _COMMA, _COLON = (ord(c) for c in "{}[],:")
 class Wanted(NamedTuple):
     """The keys to look for."""
 
-    names: Octets  # the names of the nodes one after another, and 32 bytes to spare (uint8)
+    names: Octets  # the concatenated names of the nodes, and 32 bytes to spare (uint8)
     nodes: Integers
-    """Parents first: the object that the key stands in (0 is the line itself), where its name ends,
-    the field that its value fills (or -1), the object that its value opens (or 0): int64 [n, 4]."""
-    text_field: int
-    """Which field is the text: a string, or a list of strings if there is a separator."""
-    separator: Octets
-    """1, then what goes between the strings of such a list; or 0 if there is none (uint8)."""
+    """int64 [n, 4], parents first: the object that has the key (0 is the line itself), where its
+    name ends, the field that its value fills (or -1), the object that its value opens (or 0)."""
+    text_field: int  # a string, or a list of strings if there is a separator
+    separator: Octets  # uint8: 1 and the separator of such a list, or 0 for none
 
 
 class Columns(NamedTuple):
     """The buffers to fill."""
 
     values: Octets
-    """uint8 [fields + 1, the lines' bytes + 64, or more if a separator has over three bytes]; the
-    last row is scratch."""
+    """uint8 [fields + 1, the lines' bytes + 64, or more if the separator has over three bytes];
+    the last row is scratch."""
     offsets: Integers  # int64 [fields, rows + 1]; the first column must be 0
     valid: npt.NDArray[np.bool_]  # bool [fields, rows]
 
 
 class _State(NamedTuple):
-    """What was found in a line, for each field; the open objects, and room for all brackets."""
+    """What a line has for each field; the open objects, and space for all brackets."""
 
     found: Integers
     lengths: Integers
@@ -86,16 +83,10 @@ def parse_lines(
     columns: Columns,
     bad: Integers,
 ) -> tuple[int, int, int]:
-    """Parse the lines of ``data[start:stop]`` until they, the rows or the room for bad lines end.
+    """Parse the lines of ``data[start:stop]`` into ``columns``, as many as these and ``bad`` hold.
 
-    Args:
-        data: uint8, with 32 bytes to spare after ``stop``; ``data[stop - 1]`` is a newline.
-        start: the first byte of a line.
-        stop: the end of the last line.
-        wanted: the keys.
-        max_bytes: longer lines are bad.
-        columns: filled.
-        bad: int64 [n, 3]: filled with start, end and kind of each bad line.
+    ``data`` (uint8) ends in a newline at ``stop - 1``, and 32 bytes to spare follow. ``bad`` (int64
+    [n, 3]) is filled with start, end and kind of each bad line, such as one over ``max_bytes``.
 
     Returns:
         Where the next line starts, the number of rows, the number of bad lines.
@@ -135,7 +126,7 @@ def parse_lines(
 
 @njit(nogil=True, cache=True)
 def _line(at: int, wanted: Wanted, columns: Columns, row: int, state: _State) -> tuple[int, int]:
-    """What the line at an address is, and the address of its newline (good and blank lines)."""
+    """The kind of the line at an address, and the address of its newline (good and blank lines)."""
     nodes, text_field, separator = wanted.nodes, wanted.text_field, wanted.separator
     values = columns.values
     found, lengths, at_top, scopes, stack = state
@@ -217,7 +208,7 @@ def _line(at: int, wanted: Wanted, columns: Columns, row: int, state: _State) ->
 
 @njit(nogil=True, cache=True)
 def _forget(opens: int, nodes: Integers, found: Integers, at_top: npt.NDArray[np.bool_]) -> None:
-    """Drop what an earlier object of the same key has filled: a repeated key's last value wins."""
+    """Drop the fields of an earlier object with the same key: the last of repeated keys wins."""
     within = np.zeros(len(nodes) + 1, np.bool_)
     within[opens] = True
     for node in range(len(nodes)):
@@ -230,10 +221,7 @@ def _forget(opens: int, nodes: Integers, found: Integers, at_top: npt.NDArray[np
 
 @njit(nogil=True, cache=True)
 def _wanted(at: int, target: int, stack: Octets) -> tuple[int, int, int]:
-    """Copy the value at an address: its end (0 if it is not JSON), what it is, bytes written.
-
-    A string is unescaped; any other value is written as it stands.
-    """
+    """Copy the value at an address, unescaped: its end (0 if not JSON), kind and written bytes."""
     first = load_u8(at)
     if first == _QUOTE:
         end, length, lone = unescape(at + 1, target)
@@ -249,7 +237,7 @@ def _wanted(at: int, target: int, stack: Octets) -> tuple[int, int, int]:
 
 @njit(nogil=True, cache=True)
 def _joined(at: int, target: int, separator: Octets, stack: Octets) -> tuple[int, int, int]:
-    """As :func:`_wanted`, of a list: its strings with the separator between them."""
+    """As :func:`_wanted`, for a list of strings: joins them by the separator."""
     out = target
     kind = _STRING
     at = after_space(at + 1)
@@ -280,7 +268,7 @@ def _joined(at: int, target: int, separator: Octets, stack: Octets) -> tuple[int
 
 @njit(nogil=True, cache=True)
 def _node(key: int, end: int, scope: int, wanted: Wanted, values: Octets) -> int:
-    """Which wanted key of an object is in ``[key, end)``, which may hold escapes; -1 if none."""
+    """The node of the key ``[key, end)``, which may hold escapes, in an object; -1 if unwanted."""
     names, nodes = wanted.names, wanted.nodes
     length = end - key
     for at in range(key, end):

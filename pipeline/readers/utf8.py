@@ -1,7 +1,6 @@
-"""UTF-8 validation at an address, for kernels, and of Arrow columns from unchecked files.
+"""UTF-8 validation of Arrow columns and, for kernels, at an address.
 
-By table 3-7 of the Unicode standard ("Well-Formed UTF-8 Byte Sequences"): no overlong forms, no
-surrogates, nothing above U+10FFFF.
+Follows table 3-7 of the Unicode standard ("Well-Formed UTF-8 Byte Sequences").
 """
 
 import numpy as np
@@ -16,7 +15,7 @@ from winnow.text.vectors import BLOCK, not_ascii, trailing_zeros
 def utf8_rows(values: pa.Array) -> npt.NDArray[np.bool_]:
     """Which of n values are UTF-8: bool [n]. Binary or string values, without nulls."""
     data, offsets = string_buffers(values)
-    # The vector loads may read beyond the last value.
+    # Vector loads may read beyond the last value.
     if offsets[-1] + BLOCK > len(data):
         data = np.concatenate([data, np.zeros(BLOCK, np.uint8)])
     rows: npt.NDArray[np.bool_] = _rows(data, offsets)

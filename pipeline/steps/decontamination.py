@@ -2,13 +2,11 @@
 
 Follows GPT-3 (Brown et al. 2020, appendix C): 13-grams of lower-cased words, split at white space,
 without punctuation. GPT-3 removes the text around a hit and drops only documents that fall into
-many pieces; here one hit drops the document. Evaluation texts of fewer than n words have no n-gram
-and match nothing.
+many pieces; here one hit drops the document. Evaluation texts of fewer than n words match nothing.
 
 Words are normalised to their letters and digits, in lower case (Unicode's simple mapping), without
 accents and with Hangul as jamo, so composed and decomposed text (NFC, NFD) match. Words without
-letters or digits are ignored. Every shared n-gram is found; a false hit needs a collision of 64-bit
-hashes.
+letters or digits are ignored. A false hit needs a collision of 64-bit hashes.
 """
 
 import functools
@@ -47,14 +45,10 @@ _HANGUL, _HANGUL_END = 0xAC00, 0xD7A4
 
 @dataclass
 class Decontamination(Step):
-    """Drops documents with an n-gram of the evaluation files.
+    """Drops documents with an n-gram of the evaluation files."""
 
-    ``files`` are globs of files for :mod:`pipeline.steps.evaluation_files`, ``fields`` the fields
-    of their records to protect (none: all strings of a record, at any depth).
-    """
-
-    files: list[str]
-    fields: list[str]
+    files: list[str]  # globs of files for pipeline.steps.evaluation_files
+    fields: list[str]  # of their records; none: all strings, at any depth
     n: int
 
     reasons: ClassVar[tuple[str, ...]] = ("contaminated",)
@@ -71,7 +65,7 @@ class Decontamination(Step):
         self._known = hash_set(np.concatenate(parts))
 
     def _n_grams(self, file: EvaluationFile) -> Hashes:
-        """The distinct hashes of a file's n-grams, and notes for the user."""
+        """The distinct hashes of a file's n-grams; adds notes for the user."""
         hashes, counts = n_gram_hashes(pa.array(file.texts, pa.large_string()), self.n)
         if len(hashes) == 0:
             raise ValueError(
@@ -107,7 +101,7 @@ def n_gram_set(texts: pa.Array, n: int) -> Hashes:
 
 
 def n_gram_hashes(texts: pa.Array, n: int) -> tuple[Hashes, Counts]:
-    """The hashes of m texts' word n-grams (uint64), and how many each text has (int64 [m])."""
+    """The hashes of m texts' word n-grams (uint64), and the number of each text (int64 [m])."""
     return _all_hashes(*string_buffers(texts), _normal(), n)
 
 
@@ -146,7 +140,7 @@ def _add_syllable(state: np.uint64, syllable: int) -> np.uint64:
 
 @nb.njit(nogil=True, cache=True)
 def _next_word(octets: Octets, at: int, end: int, normal: CodePoints) -> tuple[int, np.uint64]:
-    """The end of the next word that is not empty once normalised, and its hash; 0 if none."""
+    """The end of the next word that is not empty once normalised, and its hash, or 0."""
     state = np.uint64(0)
     while at < end:
         code, width = decode(octets, at)
@@ -169,7 +163,7 @@ def _hashes(
 ) -> int:
     """Hash the n-grams of ``octets[at:end]`` into ``hashes``; returns their number.
 
-    An n-gram's hash is mixed from the sum of word hash * BASE**age. ``words`` is room for n words.
+    An n-gram's hash is mixed from the sum of word hash * BASE**age. ``words`` is scratch, n words.
     """
     oldest = np.uint64(1)
     for _ in range(n):
@@ -216,7 +210,7 @@ def _overlaps(octets: Octets, offsets: Offsets, normal: CodePoints, known: Hashe
         if end - start > 2 * len(hashes):  # two bytes for a word and a space, but for the last
             hashes = np.empty((end - start) // 2 + 1, np.uint64)
         found = _hashes(octets, start, end, normal, n, words, hashes)
-        # In a loop of its own, the cache misses of many look-ups overlap.
+        # In a separate loop, the cache misses of many look-ups overlap.
         for k in range(found):
             hit[i] |= holds(known, len(known) - 1, hashes[k])
     return hit

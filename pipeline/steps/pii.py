@@ -1,9 +1,8 @@
-"""Masks e-mail and IP addresses, as FineWeb (Penedo et al. 2024, section 3): PIIFormatter.
+"""Masks e-mail and IPv4 addresses as FineWeb does (Penedo et al. 2024, section 3).
 
-It masks what that formatter of datatrove matches, but for addresses at a literal IPv6 host,
-``name@[1.2.3.tag:]``. IP addresses are those of version 4, with ``public_ips_only`` only globally
-reachable ones. Each document uses the replacements in turn, from the first one on, so that it is
-masked in the same way wherever it is.
+It masks what datatrove's PIIFormatter matches, except addresses at a literal IPv6 host,
+``name@[1.2.3.tag:]``. Each document takes the replacements in turn from the first, so it is masked
+the same way in any input.
 """
 
 import functools
@@ -33,7 +32,7 @@ _ZERO, _NINE = ord("0"), ord("9")
 
 
 class Spans(NamedTuple):
-    """Parts of k texts, in order: bytes ``starts`` to ``ends`` of text ``rows`` (int64 [k])."""
+    """k parts of texts, in order: bytes ``starts`` to ``ends`` of text ``rows`` (int64 [k])."""
 
     rows: Places
     starts: Places
@@ -42,11 +41,11 @@ class Spans(NamedTuple):
 
 @dataclass
 class Pii(Step):
-    """Masks addresses in every document, dropped ones too. An empty list leaves them alone."""
+    """Masks addresses in every document, dropped ones too."""
 
-    emails: list[str]
-    ips: list[str]
-    public_ips_only: bool
+    emails: list[str]  # replacements; none: e-mail addresses stay
+    ips: list[str]  # the same for IP addresses
+    public_ips_only: bool  # mask only globally reachable ones
 
     reasons: ClassVar[tuple[str, ...]] = ()
 
@@ -65,7 +64,7 @@ class Pii(Step):
 def mask(
     text: pa.Array, find: Callable[[pa.Array], Spans], replacements: Sequence[str]
 ) -> tuple[pa.Array, Counts]:
-    """The texts (large_string [n]) with what is found replaced, and how often in each (int64 [n]).
+    """The texts (large_string [n]) with found spans replaced, and the number in each (int64 [n]).
 
     The replacements are taken in turn; without any the texts stay.
     """
@@ -103,7 +102,7 @@ def find_ips(public_only: bool, text: pa.Array) -> Spans:
 def _is_address(text: str, public_only: bool) -> bool:
     try:
         address = ipaddress.IPv4Address(text)
-    except ValueError:  # a number with a zero before it
+    except ValueError:  # a number with a leading zero
         return False
     return not public_only or address.is_global
 
@@ -184,10 +183,7 @@ def _find_emails(
 def _local_part(
     octets: Octets, first: int, low: int, at: int, kinds: Octets, words: npt.NDArray[np.bool_]
 ) -> int:
-    r"""Where the name before the ``@`` starts, or ``at`` if there is none.
-
-    The name has single dots between its parts and starts at a boundary of words, ``\b``.
-    """
+    r"""The start (at a ``\b``) of the local part before ``@``, or ``at``; dots are single."""
     start = at
     while start > low:
         inner_dot = (
@@ -210,10 +206,10 @@ def _local_part(
 
 @nb.njit(nogil=True, cache=True)
 def _host(octets: Octets, start: int, end: int, kinds: Octets) -> int:
-    """The end of the host that starts there, or ``start`` if there is none.
+    """The end of the host at ``start``, or ``start`` if there is none.
 
-    It is labels of letters, digits and inner hyphens with dots between them, two at least, or an
-    IPv4 address in brackets.
+    A host is two or more labels of letters, digits and inner hyphens between dots, or an IPv4
+    address in brackets.
     """
     if start < end and octets[start] == _OPEN:
         stop = _ip(octets, start + 1, end)
@@ -253,7 +249,7 @@ def _find_ips(octets: Octets, offsets: Offsets, most: int) -> Places:
 
 @nb.njit(nogil=True, cache=True)
 def _ip(octets: Octets, start: int, end: int) -> int:
-    """The end of the IPv4 address that starts there, or ``start`` if there is none."""
+    """The end of the IPv4 address at ``start``, or ``start`` if there is none."""
     at = start
     for part in range(4):
         value = digits = 0

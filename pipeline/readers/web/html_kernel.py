@@ -1,7 +1,7 @@
-"""Finds the places in a web page that resiliparse misreads. Compiled: no Python object per tag.
+"""Marks the places in a web page that resiliparse misreads, for ``html_rewrite``.
 
-The page is split into tags and texts by the rules of the HTML standard ("Tokenization"), without
-building a tree. :mod:`pipeline.readers.web.html_rewrite` works around the marked places.
+A compiled kernel splits the page into tags and texts by the HTML standard ("Tokenization"), without
+building a tree.
 """
 
 import numpy as np
@@ -30,19 +30,19 @@ from winnow.text.vectors import BLOCK
 Integers = npt.NDArray[np.int64]
 
 
-# The kinds of marks in a page: a text that may have three bytes, not all of them ASCII; such a text
-# without character references, in a CDATA section or ``<xmp>``; the start of a text that may touch
-# the previous one, of another element; the start of a text that belongs on a new line; and both
-# starts where no HTML element is allowed, in SVG, MathML, plain text or an attribute.
+# The kinds of marks: a text that may have three bytes, not all ASCII; such a text without character
+# references, in a CDATA section or ``<xmp>``; the start of a text that may touch that of another
+# element; the start of a text that belongs on a new line; and both starts where no HTML element is
+# allowed, in SVG, MathML, plain text or an attribute.
 MARKS = ("TEXT", "CDATA", "SPACE", "NEWLINE", "BARE_SPACE", "BARE_NEWLINE")
 TEXT, CDATA, _SPACE, _NEWLINE, _BARE_SPACE, _BARE_NEWLINE = range(len(MARKS))
 
-# How tags affect the texts around them.
+# How elements affect the texts around them.
 _SEPARATOR, _BLOCK, _DROPPED, _UNLISTED, _BOX, _IMAGE, _FOREIGN, _PART, _LEAVING = range(1, 10)
 _RAW, _RAW_BOX, _RAW_UNLISTED = range(10, 13)
 _HTML = {
     _SEPARATOR: "br hr td th",
-    # Blocks at which resiliparse ends a line, unless it drops them because of their attributes,
+    # Blocks at which resiliparse ends a line, unless it drops them for their attributes,
     _BLOCK: "address blockquote center dd details dl dt fieldset figcaption figure form h1 h2 h3 h4"
     " h5 h6 header hgroup li main ol p pre section table tr",
     # or in any case.
@@ -96,11 +96,8 @@ _DIV, _ARTICLE = name_hash("div"), name_hash("article")
 def scan(page: bytes) -> tuple[Integers, int]:
     """The marks of a page, and the nesting depth of its ``div`` and ``article`` elements.
 
-    Parsers drop unmatched end tags, so a short text that follows one byte and end tags is marked a
-    second time, together with them.
-
-    Returns:
-        int64 [n, 3], start, end and kind (of :data:`MARKS`) of each, and the depth.
+    Marks are int64 [n, 3]: start, end and kind (of :data:`MARKS`). As parsers drop unmatched end
+    tags, a short text that follows one byte and end tags is marked again, together with these.
     """
     padded = np.frombuffer(page + bytes(BLOCK), np.uint8)
     return _scan(padded[: len(page)])
@@ -118,7 +115,7 @@ def _scan(page: Octets) -> tuple[Integers, int]:
     foreign = 0  # open SVG and MathML elements
     seen = False  # whether the line has a text
     touching = False  # whether only tags separate the next text from the previous one
-    gap = 0  # what these tags make of the gap: nothing, _SPACE or _NEWLINE
+    gap = 0  # what these tags mean: nothing, _SPACE or _NEWLINE
     byte_before = -1  # the last text, if it has one byte and only end tags followed
     while at < stop:
         start = at
@@ -231,7 +228,7 @@ def _add(marks: Integers, count: int, start: int, end: int, mark: int) -> tuple[
 
 @njit(nogil=True, cache=True)
 def _close(blocks: Integers, opened: int, key: np.int64) -> tuple[int, bool]:
-    """How many blocks stay open once the last of this name closes, and if a text touches it."""
+    """The number of blocks open after the last of a name closes, and whether a text touches it."""
     for place in range(opened, 0, -1):
         if blocks[place, 0] == key:
             return place - 1, blocks[place, 1] != 0

@@ -1,4 +1,4 @@
-"""Scanning a web page for tags, names and attributes, by the HTML standard ("Tokenization")."""
+"""Scans a web page for tags, names and attributes, by the HTML standard ("Tokenization")."""
 
 import numpy as np
 from numba import njit
@@ -80,7 +80,7 @@ def trim(page: Octets, start: int, end: int) -> tuple[int, int]:
 
 @njit(nogil=True, cache=True)
 def tag_name(page: Octets, at: int) -> tuple[int, np.int64]:
-    """The end of a tag's name, and the hash of the lower-case name."""
+    """The end of a tag's name, and the hash of its lower-case form."""
     value = np.int64(0)
     while at < len(page) and not (_is_white(page[at]) or page[at] in (_SLASH, _GREATER)):
         value = value * 131 + np.int64(page[at] | 0x20)
@@ -90,7 +90,7 @@ def tag_name(page: Octets, at: int) -> tuple[int, np.int64]:
 
 @njit(nogil=True, cache=True)
 def end_of_tag(page: Octets, at: int) -> int:
-    """The position after the ``>`` of the tag whose name ends at ``at``, ignoring quoted ones."""
+    """The position after the unquoted ``>`` of the tag whose name ends at ``at``."""
     while at < len(page) and page[at] != _GREATER:
         at = _value(page, at)[2] if page[at] == _EQUALS else at + 1
     return min(at + 1, len(page))

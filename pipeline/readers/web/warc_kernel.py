@@ -1,7 +1,7 @@
-"""Finds the plain text records of a WET file and copies what is wanted of them to Arrow's buffers.
+"""Finds the plain text records of a WET file and copies wanted values into Arrow's buffers.
 
-Compiled, without a Python object per record. Plain is a record as crawlers write it; at whatever
-else there may be the search ends, and :mod:`pipeline.readers.web.warc` looks at it in full.
+A plain record is one as crawlers write it. This compiled kernel stops at any other, which
+:mod:`pipeline.readers.web.warc` reads.
 """
 
 import numpy as np
@@ -30,20 +30,18 @@ _CR, _LF, _SPACE, _COLON, _DASH, _ZERO, _NINE = (ord(c) for c in "\r\n :-09")
 def plain_records(
     data: Octets, names: Octets, name_ends: Integers, max_bytes: int, spans: Integers
 ) -> tuple[int, int]:
-    """The plain ``conversion`` records that ``data`` begins with.
+    """The plain ``conversion`` records at the start of ``data`` (uint8).
 
     Args:
-        data: uint8; empty lines before a record are passed over.
-        names: uint8, the wanted headers in lower case, one after another.
+        data: uint8; empty lines before a record are skipped.
+        names: uint8, the concatenated names of the wanted headers, in lower case.
         name_ends: int64 [headers], where each ends in ``names``.
         max_bytes: longer records are not plain.
-        spans: int64 [headers + 1, rows, 2]: filled with where each header's value starts and ends
-            (:data:`ABSENT` if it is not there), and in the last place the text, which is not empty
-            and is UTF-8.
+        spans: int64 [headers + 1, rows, 2]: filled with start and end of each header's value
+            (:data:`ABSENT` if missing), and last of the text, which is UTF-8 and not empty.
 
     Returns:
-        Where the first record starts that is not plain, or not there as a whole, and how many
-        records come before it.
+        Where the first record starts that is not plain or not complete, and the number before it.
     """
     base = data.ctypes.data
     stop = len(data)
@@ -79,7 +77,7 @@ def gather(data: Octets, spans: Integers) -> tuple[Integers, Octets]:
 def _header(
     data: Octets, at: int, names: Octets, name_ends: Integers, spans: Integers
 ) -> tuple[int, int]:
-    """Where the block of a plain conversion record starts, and its length; (-1, 0) of others."""
+    """The start and length of the block of a plain conversion record; (-1, 0) for others."""
     stop = min(len(data), at + MAX_HEADER)
     spans[:] = ABSENT
     if at + len(_VERSION) + 3 > stop or not (data[at : at + len(_VERSION)] == _VERSION).all():
@@ -109,7 +107,7 @@ def _header(
         while first < end and data[first] == _SPACE:
             first += 1
         for i in range(first, end):
-            # Other white space than the one before the value, or a foreign letter.
+            # White space other than before the value, or not ASCII.
             if data[i] < _SPACE or data[i] > 0x7E:
                 return -1, 0
         if first < end and data[end - 1] == _SPACE:
@@ -135,7 +133,7 @@ def _in_name(letter: int) -> bool:
 
 @njit(nogil=True, cache=True)
 def _same(data: Octets, start: int, end: int, other: Octets, first: int, last: int) -> bool:
-    """Whether ``data[start:end]`` is ``other[first:last]`` but for the case of its letters."""
+    """Whether ``data[start:end]`` in lower case is ``other[first:last]``."""
     if end - start != last - first:
         return False
     for i in range(end - start):
@@ -149,7 +147,7 @@ def _same(data: Octets, start: int, end: int, other: Octets, first: int, last: i
 
 @njit(nogil=True, cache=True)
 def _number(data: Octets, start: int, end: int) -> int:
-    """A decimal number; -1 if it is none."""
+    """A decimal number, or -1."""
     if not 0 < end - start <= _MAX_DIGITS:
         return -1
     number = 0

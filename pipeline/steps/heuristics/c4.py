@@ -1,20 +1,19 @@
 """The rules of C4: Raffel et al. 2020, section 2.2, and their code in tensorflow_datasets.
 
-C4 removes lines, and then drops pages for what is left of them. A line is removed if it has a word
-of over ``max_word_characters`` or fewer than ``min_line_words`` words, does not end in one of
-``line_ends`` (none given: any will do) or ends in ``...``, or holds ``javascript`` or a cookie or
-privacy notice. A document is dropped if one of the other lines holds ``lorem ipsum`` (as in the
-code, also where ``javascript`` is in the line) or ``{`` (also beside a notice), or if they have too
-few sentences.
+C4 removes lines, then drops pages for what is left. A line is removed if it has a word of over
+``max_word_characters`` or fewer than ``min_line_words`` words, does not end in one of ``line_ends``
+(if any are given) or ends in ``...``, or contains ``javascript`` or a cookie or privacy notice. A
+document is dropped if one of the other lines contains ``lorem ipsum`` (as in C4's code, also beside
+``javascript``) or ``{`` (also beside a notice), or if they have too few sentences.
 
-By default the text stays as it is, and the lines that C4 would remove do not count. With
-``remove_lines`` they are removed from the documents that pass, with citation marks such as ``[1]``
-and the white space at both ends of a line, as in C4.
+By default the text does not change, and the lines that C4 would remove do not count. With
+``remove_lines`` they are removed from the documents that pass, along with citation marks such as
+``[1]`` and the white space at both ends of a line, as in C4.
 
 A sentence ends at ``.``, ``!`` or ``?`` before white space (perhaps after closing quotes and
 brackets), at the full-width marks of Chinese and Japanese, and at the end of its line; so ``Mr.``
-ends one. With ``words: datatrove`` spaCy's rules split sentences, which know common abbreviations,
-and citation marks are ignored.
+ends one. With ``words: datatrove`` spaCy's rules split sentences and know common abbreviations, and
+citation marks are ignored.
 """
 
 import functools
@@ -46,7 +45,7 @@ from pipeline.steps.words.lists import read_lists
 from pipeline.steps.words.word_kinds import CHARACTERS, separator
 from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
-# Each phrase with a pair of its letters that is rare in English: where to look closer.
+# Each phrase, and a pair of its letters that is rare in English: the kernel looks for this first.
 PHRASES = {
     "lorem ipsum": "ps",
     "javascript": "ja",
@@ -71,10 +70,9 @@ class Phrases(NamedTuple):
     """The phrases as the kernel reads them."""
 
     octets: Octets
-    offsets: Integers  # where each phrase starts among the octets (int64 [k + 1])
-    pair_at: Integers  # where its rare pair stands in each phrase (int64 [k])
-    by_pair: Octets
-    """Bits of the phrases whose pair this is, by first byte + 256 * second (uint8 [65536])."""
+    offsets: Integers  # where each phrase starts in the octets (int64 [k + 1])
+    pair_at: Integers  # the position of the rare pair in each phrase (int64 [k])
+    by_pair: Octets  # bits of a pair's phrases, by first byte + 256 * second (uint8 [65536])
 
 
 class Statistics(NamedTuple):
@@ -106,7 +104,7 @@ def clean(
 def _read(
     text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int, room: Octets
 ) -> tuple[Statistics, Integers]:
-    """The statistics, and where each text ends in ``room``; without room none is written."""
+    """The statistics, and where each text ends in ``room``, unless that is empty."""
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
     ends = np.zeros(len(text) + 1, np.int64)
     tables = (classes("".join(_MARKS.values())), _marks(), _character_set(line_ends), _phrases())
@@ -148,7 +146,7 @@ def _character_set(characters: str) -> Flags:
 
 @dataclass
 class C4(Step):
-    """Drops what breaks one of the rules or holds one of the user's bad words; removes lines."""
+    """Drops documents that break a rule or contain one of the user's bad words; removes lines."""
 
     line_ends: str
     min_line_words: int
@@ -212,9 +210,9 @@ def _measure(
     for i in range(len(offsets) - 1):
         at, end = int(offsets[i]), int(offsets[i + 1])
         lorem_ipsum = bracket_lines = sentences = 0
-        first = last = at  # of the line: its first byte and the one behind its last
+        first = last = at  # of the line: its first byte and the one after its last
         words = longest_word = ended = 0  # of the line; ended: sentences with an end
-        tail = bracket = False  # of the line: is there a sentence without an end, a bracket
+        tail = bracket = False  # of the line: whether it has an open sentence, a bracket
         while at <= end:
             code, width = NEWLINE, 1  # the end of the text ends its last line
             if at < end:
@@ -264,9 +262,9 @@ def _measure(
 def _read_marks(
     octets: Octets, at: int, end: int, marks: Octets, tail: bool
 ) -> tuple[int, bool, bool]:
-    """Sentences that end in a word, whether one is open behind it, and whether it has a bracket.
+    """Sentences that end in a word, whether one is open after it, and whether it has a bracket.
 
-    ``tail`` says whether one is open before it.
+    ``tail``: whether one is open before it.
     """
     ended = 0
     ending = bracket = False  # ending: the sentence ends if the word does
@@ -296,7 +294,7 @@ def _ends_in_dots(octets: Octets, start: int, end: int) -> bool:
 
 @nb.njit(nogil=True, cache=True)
 def _find(octets: Octets, start: int, end: int, phrases: Phrases) -> int:
-    """Which phrases (a bit for each) stand in ``octets[start:end]``, in any ASCII case."""
+    """The phrases (a bit for each) in ``octets[start:end]``, in any ASCII case."""
     found = 0
     for at in range(start, end - 1):
         candidates = int(phrases.by_pair[int(octets[at]) | int(octets[at + 1]) << 8])

@@ -1,8 +1,8 @@
 r"""The custom rules of FineWeb: Penedo et al. 2024, section 3.6, and their code in datatrove.
 
-The paper has three rules; the fourth (newlines per word: lists) is only in the code that made
-FineWeb. Lines are those of :mod:`pipeline.steps.words.characters`, which are datatrove's without
-the white space at their ends: ``\r\n`` gives the same as ``\n``.
+The paper has three rules; the fourth (newlines per word: lists) is only in FineWeb's code. Lines
+are those of :mod:`pipeline.steps.words.characters`: datatrove's without the white space at their
+ends, so ``\r\n`` gives the same as ``\n``.
 """
 
 import operator
@@ -39,7 +39,7 @@ class Statistics(NamedTuple):
     punctuated_lines: Counts
     short_lines: Counts
     line_characters: Counts
-    repeated_characters: Counts  # characters of lines that an earlier line of the document equals
+    repeated_characters: Counts  # of lines that equal an earlier line of the document
 
 
 def measure(
@@ -51,12 +51,9 @@ def measure(
 ) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need.
 
-    Args:
-        text: the documents.
-        line_ends: the characters that count as punctuation at the end of a line.
-        short_line: a line of at most so many characters is short.
-        as_datatrove: count white space at the ends of lines.
-        separate: what parts words, if white space does not.
+    ``line_ends`` are the characters that count as punctuation at the end of a line, ``short_line``
+    is the most characters of a short line, ``as_datatrove`` counts white space at the ends of
+    lines, and ``separate`` separates words if white space does not.
     """
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
@@ -68,7 +65,7 @@ def measure(
 
 @dataclass
 class FineWeb(Step):
-    """Drops what breaks one of the rules."""
+    """Drops documents that break a rule."""
 
     line_ends: str
     min_punctuated_lines: float
@@ -92,7 +89,7 @@ class FineWeb(Step):
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
         limits = (self.line_ends, self.short_line_characters)
         s = measure(batch["text"], *limits, self._as_datatrove, self._separate)
-        below, above = operator.le, operator.ge  # the paper drops what is at a limit
+        below, above = operator.le, operator.ge  # the paper drops documents at a limit
         if self._as_datatrove:
             below, above = operator.lt, operator.gt
         repeated = ratio(s.repeated_characters, s.line_characters)

@@ -2,9 +2,9 @@
 
 Words and lines are those of :mod:`pipeline.steps.words.characters`. Where the paper is vague: a
 bullet point is ``•`` or ``-`` (as in datatrove), an ellipsis is ``...`` or ``…``, and a stop word
-counts without the punctuation at its ends and in any case (``The`` and ``“with”,`` count). Where
-letters are words, stop words count anywhere in the text. datatrove's spaCy tokens make words of
-punctuation marks, so that many more documents fall short of its share of alphabetic words.
+counts in any case and next to punctuation (``The`` and ``“with”,`` count). Where letters are words,
+stop words count anywhere in the text. datatrove's spaCy tokens make words of punctuation marks, so
+many more documents fall short of its share of alphabetic words.
 """
 
 import math
@@ -71,10 +71,9 @@ def measure(text: pa.Array) -> Statistics:
 
 
 def measure_as_datatrove(text: pa.Array) -> Statistics:
-    """The same as datatrove counts it.
+    """The same as datatrove counts it: spaCy's words, lower-case stop words, blank lines too.
 
-    Words are spaCy's, and those of punctuation alone are not counted words. Stop words are in lower
-    case. Blank lines count.
+    Words of punctuation alone are not counted words.
     """
     counts = np.zeros((5, len(text)), np.int64)
     _measure_tokens(*string_buffers(separate(text)), classes(_SYMBOLS), _STOP_CODES, counts)
@@ -85,7 +84,7 @@ def measure_as_datatrove(text: pa.Array) -> Statistics:
 
 @dataclass
 class GopherQuality(Step):
-    """Drops what breaks one of the rules."""
+    """Drops documents that break a rule."""
 
     min_words: float
     max_words: float
@@ -243,7 +242,7 @@ def _measure_tokens(
 
 @nb.njit(nogil=True, cache=True)
 def _symbols(octets: Octets, at: int, end: int) -> tuple[int, int, bool]:
-    """How many ``#`` and ellipses a word has, and whether it ends in an ellipsis."""
+    """The numbers of ``#`` and ellipses in a word, and whether it ends in an ellipsis."""
     hashes = ellipses = dots = code = 0
     while at < end:
         code, width = decode(octets, at)
@@ -256,7 +255,7 @@ def _symbols(octets: Octets, at: int, end: int) -> tuple[int, int, bool]:
 
 @nb.njit(nogil=True, cache=True)
 def _bare(octets: Octets, start: int, end: int, classes: Octets) -> tuple[int, int]:
-    """The word's bytes without what is neither letter nor digit at its ends."""
+    """The word's bytes from its first letter or digit to its last."""
     first = last = end
     at = start
     while at < end:

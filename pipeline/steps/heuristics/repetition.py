@@ -1,16 +1,16 @@
 """The repetition rules of MassiveText: Rae et al. 2021 (Gopher), appendix A1.1 and table A1.
 
 Lines, paragraphs and words are those of :mod:`pipeline.steps.words.characters`. Where the paper is
-vague we follow datatrove: of a repeated line, paragraph or n-gram all but the first count; n-grams
-are read from left to right, and after one that repeats an earlier one the reading goes on behind
-it, so no character counts twice. Shares are of all characters of the document. The most frequent
-n-gram counts as often as it occurs, with single spaces between its words; of equally frequent ones
-the first counts, also where all occur once, so very short documents fail these rules.
+vague we follow datatrove. All but the first of repeated lines, paragraphs and n-grams count.
+N-grams are read from left to right, and reading resumes after a repeated one, so no character
+counts twice. Shares are of all characters of the document. The most frequent n-gram counts as often
+as it occurs, with single spaces between its words; of equally frequent ones the first counts, even
+if all occur once, so very short documents fail these rules.
 
-N-grams are *named*: the name of one is the place where it first occurs. A pair of words is known by
-the hashes of both, a longer n-gram at place p by the names of the (n - 1)-grams at p and p + 1. It
-can only repeat where both of these do, so the places worth looking at soon get few, and n = 3 … 10
-together take less time than n = 2. Two n-grams are taken for equal if their 64-bit hashes collide.
+An n-gram's *name* is the place where it first occurs. A pair of words is identified by the hashes
+of both, a longer n-gram at place p by the names of the (n - 1)-grams at p and p + 1. It can only
+repeat where both of these do, so few places remain soon, and n = 3 … 10 together take less time
+than n = 2. N-grams whose 64-bit hashes collide count as equal.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ from pipeline.steps.words.word_kinds import Separate, separator
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.counts import measure as measure_counts
 
-LONGEST_TOP = 4  # the most frequent n-gram is looked for from n = 2 to this
-LONGEST = 10  # repeated n-grams are looked for from n = LONGEST_TOP + 1 to this
+LONGEST_TOP = 4  # rules on the most frequent n-gram have n = 2 to this
+LONGEST = 10  # rules on repeated n-grams have n = LONGEST_TOP + 1 to this
 
 _LINE_COUNTS = 6
 
@@ -60,7 +60,7 @@ class Statistics(NamedTuple):
 def measure(text: pa.Array, separate: Separate | None = None) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need.
 
-    ``separate`` parts the words of n-grams, if white space does not.
+    ``separate`` separates the words of n-grams if white space does not.
     """
     counts = _count(text)
     if separate is not None:
@@ -79,7 +79,7 @@ def _count(text: pa.Array) -> npt.NDArray[np.int64]:
 
 @dataclass
 class GopherRepetition(Step):
-    """Drops what breaks one of the rules. Lists hold a value for each n, in order."""
+    """Drops documents that break a rule. Lists hold a value for each n, in order."""
 
     max_repeated_lines: float
     max_repeated_paragraphs: float
@@ -205,10 +205,10 @@ def _n_grams(
     firsts: Integers,
     out: npt.NDArray[np.int64],
 ) -> None:
-    """Fill ``out`` for n = 2 … 10. The rest but the hashes and ends of words is room to work in.
+    """Fill ``out`` for n = 2 … 10 from the hashes and ends of words; the rest is scratch.
 
-    ``names[p]`` is -1 once the n-gram at p occurs once only; ``places`` are the others, ascending;
-    ``times[name]`` is how often the n-gram of this name occurs.
+    ``names[p]`` is -1 if the n-gram at p occurs only once; ``places`` are the others, ascending;
+    ``times[name]`` is the number of times that the n-gram of this name occurs.
     """
     words = len(hashes)
     n_places = words
@@ -261,7 +261,7 @@ def _n_grams(
                 place = places[k]
                 if place < behind:
                     continue
-                if times[names[place]] == 0:  # seen: its count is of no more use
+                if times[names[place]] == 0:  # seen: its count is no longer needed
                     out[n - 2] += ends[place + n] - ends[place]
                     behind = place + n
                 times[names[place]] = 0

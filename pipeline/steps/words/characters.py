@@ -3,12 +3,11 @@
 Definitions for all steps:
 
 - A *character* is a Unicode code point.
-- A *word* is what ``str.split()`` returns: a run of anything but Unicode white space, punctuation
-  included. The papers leave word tokenisation open. Scripts without spaces (Chinese, Japanese,
-  Thai) have few, long words: drop such documents with the ``language`` step, or do not use rules
-  that count words on them.
-- A *line* is the text between newlines, stripped. Blank lines do not count. A *paragraph* is a run
-  of lines without a blank line.
+- A *word* is what ``str.split()`` returns, with punctuation: the papers leave tokenisation open.
+  Scripts without spaces (Chinese, Japanese, Thai) have few, long words: drop such documents with
+  the ``language`` step, or do not use rules that count words on them.
+- A *line* is the stripped text between newlines. Blank lines do not count. A *paragraph* is a run
+  of lines without a blank one.
 """
 
 import functools
@@ -54,7 +53,7 @@ def classes(marks: str = "") -> Octets:
 
 @nb.njit(nogil=True, cache=True)
 def decode(octets: Octets, at: int) -> tuple[int, int]:
-    """The code point at byte ``at`` of valid UTF-8, and how many bytes it takes."""
+    """The code point at byte ``at`` of valid UTF-8, and its number of bytes."""
     first = int(octets[at])
     if first < 0x80:
         return first, 1
@@ -79,10 +78,9 @@ def character_before(octets: Octets, at: int) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, int, int, int]:
-    """The word that starts at byte ``at``.
+    """The word at byte ``at``: its end, number of characters, the union of their classes, the last.
 
-    Returns:
-        The byte after it, its characters, the union of their classes, and the last one's class.
+    The end is the byte after it.
     """
     characters = kinds = last = 0
     while at < end:
@@ -101,17 +99,17 @@ def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, 
 def read_line(
     octets: Octets, at: int, end: int, classes: Octets, hashes: Hashes, ends: Integers
 ) -> tuple[int, int, int, int, int, int]:
-    """The stripped line that starts at byte ``at``.
+    """The stripped line at byte ``at``.
 
-    If there is room in ``hashes``, each word's hash goes there, and to ``ends``, behind the first
-    of them, how many characters there are up to its end, white space aside.
+    Unless ``hashes`` is empty, it gets each word's hash, and ``ends[1:]`` the number of characters
+    up to the end of each word, without white space.
 
     Returns:
         Its first byte and the one after its last, its characters (0 if it is empty), its words,
         the classes of its last character, and the byte after its newline.
     """
     first = last = at
-    characters = words = gap = kind = 0  # gap: the white space behind the last word
+    characters = words = gap = kind = 0  # gap: the white space after the last word
     while at < end:
         code, width = decode(octets, at)
         if classes[code] & SPACE:
@@ -136,7 +134,7 @@ def read_line(
 
 @nb.njit(nogil=True, cache=True)
 def mix(state: np.uint64, value: np.uint64) -> np.uint64:
-    """A 64-bit hash of a state and the next value: both halves of a 128-bit product, folded."""
+    """A 64-bit hash of a state and a value, which folds both halves of a 128-bit product."""
     a = state ^ value ^ _ODD_1
     turned = state << np.uint64(1) | state >> np.uint64(63)
     return (a * _ODD_2) ^ multiply_high(a, _ODD_2) ^ turned
@@ -153,7 +151,7 @@ def hash_bytes(octets: Octets, start: int, end: int) -> np.uint64:
         at += 8
     tail = np.uint64(0)
     if at + 8 <= len(octets):
-        # Reading past the end and masking is faster, and the bytes are there.
+        # Reading past the end and masking is faster.
         tail = load_u64(base + at) & ((np.uint64(1) << np.uint64(8 * (end - at))) - np.uint64(1))
     else:
         for k in range(end - at):
@@ -164,7 +162,7 @@ def hash_bytes(octets: Octets, start: int, end: int) -> np.uint64:
 
 @nb.njit(nogil=True, cache=True)
 def table_size(entries: int) -> int:
-    """The number of slots of a hash table for so many entries: a power of two, at most 3/4 full."""
+    """The number of slots of a hash table: a power of two, at most 3/4 full."""
     size = 4
     while 3 * size < 4 * entries:
         size *= 2
@@ -173,7 +171,7 @@ def table_size(entries: int) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def add(table: npt.NDArray[np.uint64], mask: int, key: np.uint64) -> bool:
-    """Put a key other than 0 into a set of ``mask + 1`` slots. True if it is new."""
+    """Add a key other than 0 to a set of ``mask + 1`` slots; True if it is new."""
     slot = np.int64(key & np.uint64(mask))
     while table[slot] != 0:
         if table[slot] == key:

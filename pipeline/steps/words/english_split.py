@@ -1,11 +1,11 @@
-"""spaCy's rules for English, for one piece between white space, on its code points.
+"""spaCy's rules for English, for the code points of one piece between white space.
 
-Punctuation is taken off both ends of a piece until a known word or no punctuation is left
-(``"(Mr."`` gives ``( Mr.``); then the rest is split inside, at hyphens for example, unless it is
-a URL. Tokens that make up a known word, such as ``:)``, are joined again.
+Punctuation is split off both ends of a piece until a known word or no punctuation is left
+(``"(Mr."`` gives ``( Mr.``); then the rest is split inside, such as at hyphens, unless it is a URL.
+Tokens that together are a known word, such as ``:)``, are joined again.
 
-These are spaCy's rules without the rare ones. Letters and symbols follow Unicode's categories
-instead of its lists of ranges, and only units in Latin letters are known.
+Rare rules are left out. Letters and symbols follow Unicode's categories instead of spaCy's lists of
+ranges, and only units in Latin letters are known.
 """
 
 import functools
@@ -53,12 +53,10 @@ class Words(NamedTuple):
 
     keys: Hashes
     lengths: npt.NDArray[np.uint32]
-    """The characters of the parts a word splits into: a byte for each, the first one lowest."""
+    """The characters of the parts that a word splits into: a byte for each, the first lowest."""
 
 
 class Tables(NamedTuple):
-    """What the rules look up."""
-
     kinds: Kinds
     known: Words
     units: Words
@@ -67,7 +65,6 @@ class Tables(NamedTuple):
 
 @functools.cache
 def tables() -> Tables:
-    """The kinds of characters, and the words."""
     units = _table([word] for word in f"{UNITS} {DOLLARS}".split())
     return Tables(_kinds(), _table(vocabulary()), units, _table([word] for word in DOLLARS.split()))
 
@@ -75,7 +72,7 @@ def tables() -> Tables:
 def _kinds() -> Kinds:
     """The kinds of every code point, as bits (uint16 [0x110000])."""
     kinds = np.zeros(MAXIMUM, np.uint16)
-    for code in range(0x20000):  # beyond are rare ideographs and nothing that is split off
+    for code in range(0x20000):  # beyond are only rare ideographs
         category = unicodedata.category(chr(code))
         if category[0] == "L" and (code < 0x80 or code >= 0xC0):
             kinds[code] = _LOWER * (category != "Lu") | _UPPER * (category != "Ll")
@@ -112,7 +109,7 @@ def _table(words: Iterable[Sequence[str]]) -> Words:
 
 @nb.njit(nogil=True, cache=True)
 def _slot(table: Words, codes: CodePoints, low: int, high: int) -> tuple[int, np.uint64]:
-    """Where the word ``codes[low:high]`` is in the table or would be, and its hash."""
+    """The slot in the table for the word ``codes[low:high]``, and its hash."""
     key = np.uint64(high - low)
     for k in range(low, high):
         key = mix(key, np.uint64(codes[k]))
@@ -135,9 +132,9 @@ def _look_up(table: Words, codes: CodePoints, low: int, high: int) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def split(codes: CodePoints, n: int, tables: Tables, ends: CodePoints, rest: CodePoints) -> int:
-    """Split a piece of n characters; fill ``ends`` with the end of each token; how many there are.
+    """Split a piece of n characters, fill ``ends`` with the end of each token, return their number.
 
-    ``rest`` is room for the ends of what is taken off behind, the last one first.
+    ``rest`` is scratch for the ends of suffixes, the last one first.
     """
     low, high = 0, n
     found = behind = 0
@@ -180,7 +177,7 @@ def split(codes: CodePoints, n: int, tables: Tables, ends: CodePoints, rest: Cod
 
 @nb.njit(nogil=True, cache=True)
 def _join(codes: CodePoints, known: Words, ends: CodePoints, n: int, room: CodePoints) -> int:
-    """Make one word again of tokens that are a known word together; how many there are then."""
+    """Join tokens that together are a known word; returns the new number of tokens."""
     found = k = start = 0
     while k < n:
         last, parts = k, 0
@@ -206,7 +203,7 @@ def _join(codes: CodePoints, known: Words, ends: CodePoints, n: int, room: CodeP
 
 @nb.njit(nogil=True, cache=True)
 def _prefix(codes: CodePoints, low: int, high: int, tables: Tables) -> int:
-    """The characters to split off before ``codes[low:high]``."""
+    """The number of characters to split off at the start of ``codes[low:high]``."""
     kinds = tables.kinds
     code = codes[low]
     if kinds[code] & _PREFIX:
@@ -226,7 +223,7 @@ def _prefix(codes: CodePoints, low: int, high: int, tables: Tables) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def _suffix(codes: CodePoints, low: int, high: int, tables: Tables) -> int:
-    """The characters to split off behind ``codes[low:high]``."""
+    """The number of characters to split off at the end of ``codes[low:high]``."""
     if low >= high:
         return 0
     kinds = tables.kinds
@@ -262,7 +259,7 @@ def _suffix(codes: CodePoints, low: int, high: int, tables: Tables) -> int:
 def _split_inside(
     codes: CodePoints, low: int, high: int, kinds: Kinds, ends: CodePoints, found: int
 ) -> int:
-    """Enter the ends of all tokens in ``codes[low:high]`` but the last; how many there are then."""
+    """Add the ends of all tokens in ``codes[low:high]`` but the last; returns the new number."""
     start = at = low
     while at < high:
         size = _infix(codes, at, low, high, kinds)
@@ -282,7 +279,7 @@ def _split_inside(
 
 @nb.njit(nogil=True, cache=True)
 def _infix(codes: CodePoints, at: int, low: int, high: int, kinds: Kinds) -> int:
-    """The characters of the token at ``at`` that splits ``codes[low:high]``, or 0."""
+    """The number of characters of the token at ``at`` that splits ``codes[low:high]``, or 0."""
     code = codes[at]
     if code == _DOT:
         dots = 1
@@ -321,7 +318,7 @@ def _infix(codes: CodePoints, at: int, low: int, high: int, kinds: Kinds) -> int
 
 @nb.njit(nogil=True, cache=True)
 def _is_url(codes: CodePoints, low: int, high: int, kinds: Kinds) -> bool:
-    """Whether spaCy would take the piece for a URL, a host name or an e-mail address."""
+    """Whether the piece is a URL, a host name or an e-mail address to spaCy."""
     dot = False
     for k in range(low, high):
         dot |= codes[k] == _DOT
@@ -344,10 +341,10 @@ def _is_url(codes: CodePoints, low: int, high: int, kinds: Kinds) -> bool:
 
 @nb.njit(nogil=True, cache=True)
 def _is_host(codes: CodePoints, low: int, high: int, kinds: Kinds) -> bool:
-    """Whether a host name starts at ``low``, with a port and a path or nothing behind it."""
+    """Whether a host name starts at ``low``, perhaps with a port and a path after it."""
     labels = 0
     start = at = low
-    numeric = lower = True  # is every label numeric, is this one all lower case letters
+    numeric = lower = True  # whether all labels are numeric, and this one is lower-case letters
     while at < high:
         code = codes[at]
         if code == _DOT:

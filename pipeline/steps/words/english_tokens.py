@@ -1,7 +1,4 @@
-"""English tokens and sentences as datatrove counts them: those of ``spacy.blank("en")``.
-
-:mod:`pipeline.steps.words.english_split` has the rules; here they run over Arrow's buffers.
-"""
+"""English tokens and sentences as datatrove counts them: those of ``spacy.blank("en")``."""
 
 import numba as nb
 import numpy as np
@@ -14,15 +11,9 @@ from winnow.text.buffers import Octets, Offsets, large_strings, string_buffers
 
 
 def separate(text: pa.Array) -> pa.Array:
-    """The texts with a space between tokens that have no white space between them.
+    """The texts with a space between adjacent tokens, so that ``str.split`` gives the tokens.
 
-    ``str.split`` then gives the tokens; lines stay as they are.
-
-    Args:
-        text: string or large_string [n] without nulls; may be a slice.
-
-    Returns:
-        large_string [n].
+    ``text`` is string or large_string [n] without nulls, perhaps a slice; the result large_string.
     """
     octets, offsets = string_buffers(text)
     out = np.empty(2 * int(offsets[-1] - offsets[0]), np.uint8)
@@ -32,10 +23,10 @@ def separate(text: pa.Array) -> pa.Array:
 
 
 def sentences(separated: pa.Array) -> Counts:
-    """The sentences of each text (int64 [n]), line by line, as spaCy's sentencizer ends them.
+    """The number of sentences in each text of :func:`separate`, by spaCy's sentencizer: int64 [n].
 
-    ``separated`` is what :func:`separate` returns. A sentence ends before the first token behind
-    a full stop, question or exclamation mark that is not punctuation.
+    After a full stop, question or exclamation mark, the next token that is not punctuation starts
+    a sentence; so does a line.
     """
     octets, offsets = string_buffers(separated)
     counts = np.zeros(len(separated), np.int64)
@@ -48,7 +39,7 @@ def _separate(
     octets: Octets, offsets: Offsets, classes: Octets, tables: Tables, out: Octets, out_ends: Counts
 ) -> None:
     codes = np.empty(64, np.int32)  # of a piece between white space
-    starts = np.empty(65, np.int64)  # the byte at which each of them starts
+    starts = np.empty(65, np.int64)  # the first byte of each
     ends = np.empty(64, np.int32)  # of its tokens
     rest = np.empty(64, np.int32)
     written = 0

@@ -1,9 +1,8 @@
-"""Lines as they are compared across documents: hashes of their folded form, and texts without some.
+"""Hashes of folded lines, to compare lines across documents, and removal of lines.
 
-A line is what stands between newlines. It is folded as CCNet folds paragraphs before it removes
-those that repeat (Wenzek et al. 2020, "Deduplication"): letters lose their case and their accents,
-every digit is 0, punctuation is left out. White space within is one blank, and none is left at the
-ends. A line of which nothing is left is blank.
+A line is the text between newlines. It is folded as CCNet folds paragraphs to deduplicate them
+(Wenzek et al. 2020, "Deduplication"): letters lose case and accents, every digit becomes 0, and
+punctuation is dropped. Inner white space becomes one blank; the ends are stripped.
 """
 
 import functools
@@ -32,24 +31,17 @@ _CHANGED_BY_FOLDING = (range(0x20000), range(0x2F800, 0x2FA20), range(0xE0000, 0
 
 
 class Folds(NamedTuple):
-    """What code point c folds to: ``codes[starts[c]:starts[c + 1]]``.
+    """Code point c folds to ``codes[starts[c]:starts[c + 1]]``."""
 
-    ``starts`` is int32 [0x110001], ``codes`` uint32.
-    """
-
-    starts: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int32]  # [0x110001]
     codes: npt.NDArray[np.uint32]
 
 
 def line_keys(text: pa.Array, url: pa.Array) -> tuple[Keys, Counts]:
-    """A hash of host and folded line for every line of n documents, and how many each has.
+    """A hash of host and folded line for every line of n documents, and their number of lines.
 
-    Args:
-        text: string or large_string [n] without nulls.
-        url: string [n], null where there is none.
-
-    Returns:
-        uint64, :data:`BLANK` where there is nothing to compare, and int64 [n], at least 1 each.
+    ``text`` is string or large_string [n] without nulls, ``url`` string [n]. Hashes are uint64,
+    :data:`BLANK` where there is nothing to compare; numbers are int64 [n], at least 1.
     """
     host = domain(url)
     octets, offsets = string_buffers(text)
@@ -62,7 +54,7 @@ def line_keys(text: pa.Array, url: pa.Array) -> tuple[Keys, Counts]:
 
 
 def without(text: pa.Array, removed: Flags) -> pa.Array:
-    """The n texts (large_string) without the lines that are flagged (bool, all lines in a row)."""
+    """The n texts (large_string) without the flagged lines (bool, for the lines of all texts)."""
     octets, offsets = string_buffers(text)
     room = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
     ends = np.zeros(len(text) + 1, np.int64)
@@ -72,7 +64,7 @@ def without(text: pa.Array, removed: Flags) -> pa.Array:
 
 @functools.cache
 def folds() -> Folds:
-    """The table, of the Unicode version of this Python."""
+    """The table for the Unicode version of this Python."""
     lengths = np.ones(MAXIMUM, np.int32)
     changed = list(_changed())
     lengths[[code for code, _ in changed]] = [len(folded) for _, folded in changed]
@@ -85,7 +77,7 @@ def folds() -> Folds:
 
 
 def _changed() -> Iterator[tuple[int, str]]:
-    """The code points that fold to something else. In other planes there is none."""
+    """The code points that fold to something else."""
     for codes in _CHANGED_BY_FOLDING:
         for code in codes:
             character = chr(code)

@@ -4,12 +4,12 @@ Text and strings are compared in NFKC (decomposed and full-width characters matc
 in lower case by Unicode's simple mapping, with all white space as spaces.
 
 A *word* begins and ends at a boundary. There is one between any two characters, unless both are
-letters, digits or ``_`` of scripts that put spaces between words, or both are Katakana; and none
-before a combining mark or another character that belongs to the one before it. So ``re`` is no word
-in ``résumé``, and a Chinese, Japanese or Thai word is found in running text.
+letters, digits or ``_`` of scripts that put spaces between words, or both are Katakana, or the
+second combines with the first. So ``re`` is not a word in ``résumé``, and a Chinese, Japanese or
+Thai word is found in running text.
 
-The strings form a trie whose nodes are hashes of the path to them, all in one hash set. A false hit
-needs a collision of 64-bit hashes.
+The strings form a trie whose nodes are hashes of their paths, in one hash set. A false hit needs a
+collision of 64-bit hashes.
 """
 
 import functools
@@ -49,10 +49,10 @@ _UNSPACED = (
 
 
 class Lexicon(NamedTuple):
-    """Strings to look for: see :func:`lexicon`."""
+    """Strings to look for, as two hash sets: see :func:`lexicon`."""
 
-    nodes: Hashes  # the hashes of all prefixes of the strings, as a hash set
-    ends: Hashes  # the hashes of the strings, as a hash set
+    nodes: Hashes  # of all prefixes of the strings
+    ends: Hashes  # of the strings
 
 
 def lexicon(strings: Sequence[str]) -> Lexicon:
@@ -62,9 +62,9 @@ def lexicon(strings: Sequence[str]) -> Lexicon:
 
 
 def contains(values: pa.Array, wanted: Lexicon, words: bool) -> Flags:
-    """Which values (n strings) hold one of the strings, if ``words`` as a word: bool [n].
+    """Which values (n strings) contain one of the strings, with ``words`` as a word: bool [n].
 
-    Nulls hold none. Time is linear in the text times, at worst, the longest string.
+    Nulls contain none. Time is at worst the length of the text times that of the longest string.
     """
     if not wanted.ends.any():
         return np.zeros(len(values), np.bool_)
@@ -89,7 +89,7 @@ def _folded() -> CodePoints:
 
 @functools.cache
 def _kinds() -> Octets:
-    """Whether there is a word boundary beside every code point (uint8 [0x110000])."""
+    """The kind of every code point, for word boundaries (uint8 [0x110000])."""
     every = np.arange(MAXIMUM, dtype=np.uint32)
     surrogate = (every >= 0xD800) & (every < 0xE000)
     text = pa.array(np.where(surrogate, np.uint32(ord(" ")), every).view("U1"))
@@ -99,7 +99,7 @@ def _kinds() -> Octets:
         (_APART, _UNSPACED),
         (_KATAKANA, r"\p{Katakana}ー"),
         (_MARK, r"\pM\p{Cf}ﾞﾟ"),
-        (_APART, "\u200b"),  # a zero-width space is one
+        (_APART, "\u200b"),  # a zero-width space
     ):
         kinds[pc.match_substring_regex(text, f"[{characters}]").to_numpy(False)] = kind
     return kinds
@@ -107,7 +107,7 @@ def _kinds() -> Octets:
 
 @nb.njit(nogil=True, cache=True)
 def _step(state: np.uint64, code: np.uint32) -> np.uint64:
-    """The node behind another one; 0 is the root."""
+    """The child of a node; 0 is the root."""
     state = mix(state, np.uint64(code))
     return state | np.uint64(state == 0)
 
@@ -132,7 +132,7 @@ def _trie(octets: Octets, offsets: Offsets, folded: CodePoints) -> tuple[Hashes,
 
 @nb.njit(nogil=True, cache=True)
 def _parted(before: int, after: int) -> bool:
-    """Whether there is a boundary between two characters of these kinds, marks aside before it."""
+    """Whether there is a boundary between two kinds; the first is of the last non-mark."""
     return after != _MARK and (before == _APART or before != after)
 
 

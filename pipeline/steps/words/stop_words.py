@@ -1,8 +1,8 @@
-"""How many of a list of stop words a text has.
+"""Counts the stop words of a list in texts.
 
-Words are those of white space without the punctuation at their ends, in any case: both are folded
-character by character, as by the classifier's normaliser (:mod:`winnow.text.words`). They are not
-normalised otherwise: a list may have a word in both of Unicode's forms.
+Words are split at white space, stripped of punctuation, and folded character by character as by the
+classifier's normaliser (:mod:`winnow.text.words`), so case does not matter. They are not normalised
+otherwise: a list may have a word in both of Unicode's forms.
 """
 
 import functools
@@ -24,11 +24,7 @@ Lengths = npt.NDArray[np.bool_]
 
 
 class StopWords:
-    """A list of stop words, to be looked for in many texts.
-
-    Raises:
-        ValueError: one of them is not a word.
-    """
+    """A list of stop words. Raises ValueError if one is not a word."""
 
     def __init__(self, words: Sequence[str]) -> None:
         for word in words:
@@ -45,9 +41,7 @@ class StopWords:
     def count(self, text: pa.Array, enough: int) -> Counts:
         """The number of different stop words of each text, at most ``enough``: int64 [n].
 
-        Args:
-            text: string or large_string [n] without nulls.
-            enough: how many to look for; reading a text ends there.
+        ``text`` is string or large_string [n] without nulls.
         """
         counts = np.zeros(len(text), np.int64)
         nothing = np.empty((0, 1), np.uint64)
@@ -56,10 +50,7 @@ class StopWords:
         return counts
 
     def count_anywhere(self, text: pa.Array) -> Counts:
-        """The number of different stop words that stand anywhere in each text: int64 [n].
-
-        For scripts without white space between words.
-        """
+        """The same for scripts without white space: of stop words anywhere in each text."""
         counts = np.zeros(len(text), np.int64)
         for word in self._words:
             counts += pc.match_substring(text, word, ignore_case=True).to_numpy(False)
@@ -89,7 +80,7 @@ def _find(
     for i in range(len(offsets) - 1):
         at, end = int(offsets[i]), int(offsets[i + 1])
         seen[:] = False
-        whole = bare = np.uint64(0)  # hashes of the word, to here and to its last letter
+        whole = bare = np.uint64(0)  # hashes of the word, up to here and to its last letter
         while at <= end:
             code, width = 32, 1  # the end of the text ends its last word
             if at < end:

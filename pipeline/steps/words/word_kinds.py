@@ -1,11 +1,11 @@
 """The setting ``words`` of steps: which words they count.
 
 With ``characters``, every letter of a script without white space between words (Han, kana, Thai,
-Lao, Khmer, Myanmar, … as in :mod:`winnow.text.words`) is a word with the marks and punctuation
-behind it: ``日本です。`` has the four words ``日``, ``本``, ``で`` and ``す。``. Where letters of
-other scripts or digits meet it, a new word begins. Unicode's default (UAX #29) does the same, but
-for katakana, whose runs are one word there. A dictionary would find longer words, at a hundredth of
-the speed, and others in its next version.
+Lao, Khmer, Myanmar, … as in :mod:`winnow.text.words`) is a word, with the marks and punctuation
+after it: ``日本です。`` has the words ``日``, ``本``, ``で`` and ``す。``. Next to other letters or
+digits a new word begins. Unicode's default (UAX #29) is the same except for runs of katakana, which
+are one word there. A dictionary would find longer words, but a hundred times as slowly, and others
+in its next version.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,12 +29,10 @@ Separate = Callable[[pa.Array], pa.Array]
 
 
 def separator(words: str, *without: str) -> Separate | None:
-    """What puts white space between words that have none, for a value of the setting ``words``.
-
-    None if white space separates words.
+    """The function that puts spaces between words, or None if there are any, by setting ``words``.
 
     Raises:
-        ValueError: the setting has no such value, or it is one that the step is ``without``.
+        ValueError: the setting has no such value, or the step is ``without`` it.
     """
     known = [name for name in _SEPARATE if name not in without]
     if words not in known:
@@ -43,11 +41,7 @@ def separator(words: str, *without: str) -> Separate | None:
 
 
 def separate_letters(text: pa.Array) -> pa.Array:
-    """The n texts (string, large_string; no nulls) with a space between letters that are words.
-
-    Returns:
-        large_string [n].
-    """
+    """The n texts (no nulls) with a space between letters that are words, as large_string."""
     octets, offsets = string_buffers(text)
     out = np.empty(2 * int(offsets[-1] - offsets[0]), np.uint8)  # a letter of these has 3 bytes
     ends = np.zeros(len(text) + 1, np.int64)
@@ -69,7 +63,7 @@ def _separate(
     written = 0
     for i in range(len(offsets) - 1):
         at, end = int(offsets[i]), int(offsets[i + 1])
-        begun = alone = False  # of the word: has it a letter or digit, is the last one a word
+        begun = alone = False  # whether the word has a letter or digit, and the last one is a word
         while at < end:
             code, width = decode(octets, at)
             kind = classes[code]
