@@ -207,11 +207,7 @@ def open_local(path: str) -> BinaryIO:
 
 
 def refuse(record: Quarantined) -> None:
-    """The default ``on_quarantine``: fail at the first bad record.
-
-    Raises:
-        ValueError: always.
-    """
+    """The default ``on_quarantine``: raise ValueError at the first bad record."""
     raise ValueError(
         f"{record.path}, {record.unit} {record.position}: {record.reason}: "
         "repair the file, or pass on_quarantine to skip this record"

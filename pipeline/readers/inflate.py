@@ -95,7 +95,6 @@ def _reason(error: Exception, codec: Codec) -> Reason:
 
 
 def _dictionary(source: "_Input") -> zstd.ZstdDict:
-    """Read the dictionary frame at the current position."""
     size = int.from_bytes(source.data[4:8], "little")
     if size > _MAX_DICTIONARY:
         raise ValueError(f"a dictionary of {size:,} bytes")
@@ -171,12 +170,7 @@ class _Input:
 
 
 def _decode(source: _Input, decoder: Decoder) -> Iterator[bytes]:
-    """Decode and consume one member.
-
-    Raises:
-        EOFError: the input ends within the member.
-        Exception: the member is damaged: ``Codec.error``.
-    """
+    """Decode and consume one member: EOFError if it is truncated, ``Codec.error`` if damaged."""
     piece = decoder.decompress(source.data, _OUTPUT_BYTES)
     while True:
         if piece:

@@ -93,7 +93,6 @@ def _model(path: str) -> Any:
 
 @contextlib.contextmanager
 def _local(path: str) -> Iterator[Path]:
-    """A local path of the model, for the duration of the block."""
     if not path:
         if not LID_176.is_file() or hashlib.sha256(LID_176.read_bytes()).hexdigest() != _SHA256:
             raise ValueError(f"{LID_176} is missing or damaged: install Winnow again")

@@ -94,11 +94,7 @@ def row_count(stream: BinaryIO, block: Block) -> int:
 
 
 def check_ratio(stream: BinaryIO, at: int) -> None:
-    """Refuse a decompression bomb: the record batch at ``at``, or dictionaries before it.
-
-    Raises:
-        ValueError: it unpacks to too much.
-    """
+    """Raise ValueError if the record batch at ``at``, or a dictionary before it, is a bomb."""
     kind = _DICTIONARY
     while kind == _DICTIONARY:
         try:
@@ -117,11 +113,7 @@ def check_ratio(stream: BinaryIO, at: int) -> None:
 
 
 def message_at(stream: BinaryIO, at: int) -> tuple["Table", int]:
-    """The metadata of the message at ``at``, and the start of its body.
-
-    Raises:
-        struct.error: there is no valid message.
-    """
+    """The metadata of the message at ``at``, and the start of its body, or struct.error."""
     stream.seek(at)
     prefix = stream.read(8)
     size, start = _number(prefix, 0, "<i"), at + 4

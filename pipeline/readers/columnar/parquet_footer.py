@@ -18,8 +18,6 @@ _T = TypeVar("_T")
 
 
 class Column(NamedTuple):
-    """A column of a row group."""
-
     path: str  # a.b for a column of that name and for the field b of a struct a
     start: int  # of the first page
     stored: int  # bytes of all pages
@@ -139,11 +137,7 @@ def _row_group(group: Value) -> RowGroup:
 
 
 def get(value: Value, field: int, kind: type[_T], default: _T | None = None) -> _T:
-    """A field of a struct.
-
-    Raises:
-        TypeError: the value is not a struct, or the field is missing or has another type.
-    """
+    """A field of a struct; TypeError if it is missing, has another type or this is no struct."""
     found = value.get(field, default) if isinstance(value, dict) else None
     if not isinstance(found, kind):
         raise TypeError(f"no {kind.__name__} {field}")

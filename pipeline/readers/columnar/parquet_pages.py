@@ -41,20 +41,14 @@ _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _AHEAD = 4  # limit on reading ahead by 16 KiB, in PIECE_BYTES: at 28,000 to 1 they hold 460 MB
 
 
-class Leaf(NamedTuple):
-    """A column in the schema."""
-
+class Leaf(NamedTuple):  # a column in the schema
     definition: int  # depth of its values in optional fields and lists
     repetition: int  # depth in lists
     width: int | None  # bytes of each value; None for strings
 
 
 class Page(NamedTuple):
-    """A page header.
-
-    ``levels`` has the encoding and size of the repetition and definition levels, never compressed,
-    before the values; a size of None is stored inside the page.
-    """
+    """A page header."""
 
     kind: int
     unpacked: int  # bytes after decompression
@@ -62,6 +56,8 @@ class Page(NamedTuple):
     values: int
     encoding: int
     levels: tuple[tuple[int, int | None], ...] = ()
+    """Encoding and size of the repetition and definition levels, never compressed, before the
+    values; a size of None is stored inside the page."""
     compressed: bool = True
 
     @property
@@ -85,8 +81,8 @@ class TooMuchError(ValueError):
 class Pages:
     """Inspects the pages of some columns of a row group that is decoded ``rows`` at a time.
 
-    Pages that are read ahead for a later piece count for the current one, even if highly
-    compressed; ``careful`` says that little is read ahead.
+    Pages that are read ahead for a later piece count for the current one, which may then be too
+    much; ``careful`` says that little is read ahead.
 
     Raises:
         ValueError: two columns overlap.

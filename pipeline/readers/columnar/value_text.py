@@ -175,7 +175,7 @@ def _spread(column: pa.Array, texts: pa.Array) -> pa.Array:
 
 
 def _readable(column: pa.Array) -> pa.Array:
-    """large_binary values, unchanged if they are UTF-8, else as hex digits."""
+    """large_binary values: UTF-8 unchanged, others as hex digits."""
     unreadable = pa.array(~utf8_rows(pc.fill_null(column, b"")))
     if not unreadable.true_count:
         return column

@@ -101,7 +101,6 @@ def _not_ascii(text: str) -> int:
 
 
 def _is_nearly_utf_8(page: bytes) -> bool:
-    """Whether a page must be UTF-8 with a few invalid bytes."""
     text = page.decode(errors="replace")
     wrong = text.count("\ufffd")
     return _not_ascii(text) - wrong >= max(_SURE, 20 * wrong)
@@ -176,7 +175,6 @@ def _in_meta(page: bytes) -> Charset | None:
 
 
 def _of_meta(tag: bytes) -> Charset | None:
-    """The charset that the attributes of a meta tag declare."""
     attributes: dict[str, str] = {}
     for name, *values in _ATTRIBUTE.findall(tag):
         value = next(filter(None, values), b"")

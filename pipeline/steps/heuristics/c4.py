@@ -261,11 +261,8 @@ def _measure(
 @nb.njit(nogil=True, cache=True)
 def _read_marks(
     octets: Octets, at: int, end: int, marks: Octets, tail: bool
-) -> tuple[int, bool, bool]:
-    """Sentences that end in a word, whether one is open after it, and whether it has a bracket.
-
-    ``tail``: whether one is open before it.
-    """
+) -> tuple[int, bool, bool]:  # tail: whether a sentence is open before the word
+    """Sentences that end in a word, whether one is open after it, whether it has a bracket."""
     ended = 0
     ending = bracket = False  # ending: the sentence ends if the word does
     while at < end:

@@ -51,9 +51,9 @@ def measure(
 ) -> Statistics:
     """Count in each text (string or large_string [n] without nulls) what the rules need.
 
-    ``line_ends`` are the characters that count as punctuation at the end of a line, ``short_line``
-    is the most characters of a short line, ``as_datatrove`` counts white space at the ends of
-    lines, and ``separate`` separates words if white space does not.
+    ``line_ends`` are the punctuation marks at the end of a line, ``short_line`` the most characters
+    of a short one; ``as_datatrove`` counts white space at the ends of lines, and ``separate``
+    separates words if white space does not.
     """
     octets, offsets = string_buffers(text)
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)

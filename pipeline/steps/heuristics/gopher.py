@@ -71,10 +71,7 @@ def measure(text: pa.Array) -> Statistics:
 
 
 def measure_as_datatrove(text: pa.Array) -> Statistics:
-    """The same as datatrove counts it: spaCy's words, lower-case stop words, blank lines too.
-
-    Words of punctuation alone are not counted words.
-    """
+    """The same as datatrove counts it: spaCy's words, lower-case stop words, blank lines too."""
     counts = np.zeros((5, len(text)), np.int64)
     _measure_tokens(*string_buffers(separate(text)), classes(_SYMBOLS), _STOP_CODES, counts)
     lines = pc.count_substring_regex(text, r"\n|[^\n]\z").to_numpy()

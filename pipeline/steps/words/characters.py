@@ -78,10 +78,7 @@ def character_before(octets: Octets, at: int) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def read_word(octets: Octets, at: int, end: int, classes: Octets) -> tuple[int, int, int, int]:
-    """The word at byte ``at``: its end, number of characters, the union of their classes, the last.
-
-    The end is the byte after it.
-    """
+    """The end, characters, union of their classes and last one's class of the word at ``at``."""
     characters = kinds = last = 0
     while at < end:
         code, width = decode(octets, at)

@@ -57,8 +57,7 @@ def _hosts(line: str) -> list[str]:
     entry = _HOSTS_FILE.fullmatch(line)
     names = []
     if entry and _is_address(entry["address"]):
-        names = [name for name in entry["names"].split() if name not in _OWN_NAMES]
-        names = [name for name in names if not name.startswith("ip6-")]
+        names = [n for n in entry["names"].split() if n not in _OWN_NAMES and n[:4] != "ip6-"]
     elif line:
         names = [line.removeprefix("||").removesuffix("^").removeprefix("*.").strip(".")]
     hosts = []

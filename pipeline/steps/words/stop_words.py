@@ -20,8 +20,6 @@ from pipeline.steps.words.characters import ALPHANUMERIC, MARK, SPACE, Hashes, c
 from winnow.text.buffers import Octets, Offsets, string_buffers
 from winnow.text.words import FOLDED, IGNORED, TABLE, Table
 
-Lengths = npt.NDArray[np.bool_]
-
 
 class StopWords:
     """A list of stop words. Raises ValueError if one is not a word."""
@@ -39,10 +37,7 @@ class StopWords:
         self._hashes = np.unique(hashes)
 
     def count(self, text: pa.Array, enough: int) -> Counts:
-        """The number of different stop words of each text, at most ``enough``: int64 [n].
-
-        ``text`` is string or large_string [n] without nulls.
-        """
+        """The number (int64 [n]) of different stop words in each of n texts, at most ``enough``."""
         counts = np.zeros(len(text), np.int64)
         nothing = np.empty((0, 1), np.uint64)
         tables = (_classes(), TABLE, self._hashes)
