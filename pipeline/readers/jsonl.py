@@ -212,10 +212,8 @@ class _Parser:
             width = np.int64 if pa.types.is_large_string(field.type) else np.int32
             valid = np.packbits(self._columns.valid[key, :rows], bitorder="little")
             # Copies: the kernel reuses its buffers.
-            buffers = [valid, ends.astype(width), self._columns.values[key, : ends[-1]].copy()]
-            columns.append(
-                pa.Array.from_buffers(field.type, rows, list(map(pa.py_buffer, buffers)))
-            )
+            parts = (valid, ends.astype(width), self._columns.values[key, : ends[-1]].copy())
+            columns.append(pa.Array.from_buffers(field.type, rows, [*map(pa.py_buffer, parts)]))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
 

@@ -213,9 +213,7 @@ def _rows(path: str, content: bytes) -> Iterator[Any]:
             for batch in pq.ParquetFile(source).iter_batches():
                 yield from batch.to_pylist()
         elif content.startswith(_ARROW_FILE):
-            file = pa.ipc.open_file(source)
-            for i in range(file.num_record_batches):
-                yield from file.get_batch(i).to_pylist()
+            yield from pa.ipc.open_file(source).read_all().to_pylist()
         else:
             while source.tell() < len(content):
                 for batch in pa.ipc.open_stream(source):

@@ -74,10 +74,10 @@ def mask(
     octets, offsets = string_buffers(text)
     new, new_offsets = string_buffers(pa.array(replacements, pa.string()))
     longest = int(np.diff(new_offsets).max())
-    room = np.empty(int(offsets[-1] - offsets[0]) + longest * len(spans.rows), np.uint8)
+    out = np.empty(int(offsets[-1] - offsets[0]) + longest * len(spans.rows), np.uint8)
     ends = np.zeros(len(text) + 1, np.int64)
-    _replace(octets, offsets, spans, new, new_offsets, room, ends)
-    return large_strings(room, ends), np.bincount(spans.rows, minlength=len(text))
+    _replace(octets, offsets, spans, new, new_offsets, out, ends)
+    return large_strings(out, ends), np.bincount(spans.rows, minlength=len(text))
 
 
 def find_emails(text: pa.Array) -> Spans:
@@ -132,7 +132,7 @@ def _replace(
     spans: Spans,
     new: Octets,
     new_offsets: Offsets,
-    room: Octets,
+    out: Octets,
     ends: Places,
 ) -> None:
     written = k = 0
@@ -140,18 +140,18 @@ def _replace(
         at = int(offsets[i])
         turn = 0
         while k < len(spans.rows) and spans.rows[k] == i:
-            written = _append(room, written, octets[at : spans.starts[k]])
-            written = _append(room, written, new[new_offsets[turn] : new_offsets[turn + 1]])
+            written = _append(out, written, octets[at : spans.starts[k]])
+            written = _append(out, written, new[new_offsets[turn] : new_offsets[turn + 1]])
             turn = (turn + 1) % (len(new_offsets) - 1)
             at = spans.ends[k]
             k += 1
-        written = _append(room, written, octets[at : int(offsets[i + 1])])
+        written = _append(out, written, octets[at : int(offsets[i + 1])])
         ends[i + 1] = written
 
 
 @nb.njit(nogil=True, cache=True)
-def _append(room: Octets, written: int, piece: Octets) -> int:
-    room[written : written + len(piece)] = piece
+def _append(out: Octets, written: int, piece: Octets) -> int:
+    out[written : written + len(piece)] = piece
     return written + len(piece)
 
 

@@ -151,7 +151,7 @@ def test_an_html_file_is_a_page(tmp_path):
     assert (rows, bad, report.skipped) == ([], [], {"no_text": 1})
     rows, bad, _ = read(tmp_path / "wide.html", PAGE.encode("utf-16"))
     assert (texts(rows), bad) == (["Größe & more of it."], [])
-    with pytest.raises(ValueError, match=r"maybe of a failed download.*name it \.html"):
+    with pytest.raises(ValueError, match=r"perhaps a failed download.*name it \.html"):
         read(tmp_path / "x.jsonl", PAGE.encode())
 
 

@@ -123,7 +123,7 @@ def test_languages_change_the_steps_they_name_and_no_others(tmp_path):
         ),
         ("{de: {gopher: {words: datatrove, stop_words: [der]}}}", "stop_words are English with"),
         ("{de: {c4: {words: characters}}}", "words is 'whitespace' or 'datatrove', not 'char"),
-        ("{de: {language: {min_score: 0.5}}}", "language has no settings by language: it tells"),
+        ("{de: {language: {min_score: 0.5}}}", "no settings by language: it identifies"),
         ("{de", "--languages is not YAML: line 1"),
         ("nowhere.yaml", "--languages: there is no file nowhere.yaml"),
     ],

@@ -96,20 +96,20 @@ def clean(
     """The same, and the texts (large_string [n]) without the lines and citations C4 removes."""
     text = pc.replace_substring_regex(text, _CITATION, "")
     _, offsets = string_buffers(text)
-    room = np.empty(int(offsets[-1] - offsets[0]) + len(text), np.uint8)  # with a newline each
-    statistics, ends = _read(text, line_ends, min_line_words, max_word_characters, room)
-    return statistics, large_strings(room, ends)
+    out = np.empty(int(offsets[-1] - offsets[0]) + len(text), np.uint8)  # with a newline each
+    statistics, ends = _read(text, line_ends, min_line_words, max_word_characters, out)
+    return statistics, large_strings(out, ends)
 
 
 def _read(
-    text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int, room: Octets
+    text: pa.Array, line_ends: str, min_line_words: int, max_word_characters: int, out: Octets
 ) -> tuple[Statistics, Integers]:
-    """The statistics, and where each text ends in ``room``, unless that is empty."""
+    """The statistics, and where each text ends in ``out``, unless that is empty."""
     counts = np.zeros((len(Statistics._fields), len(text)), np.int64)
     ends = np.zeros(len(text) + 1, np.int64)
     tables = (classes("".join(_MARKS.values())), _marks(), _character_set(line_ends), _phrases())
     limits = min_line_words, max_word_characters
-    _measure(*string_buffers(text), *tables, *limits, counts, room, ends)
+    _measure(*string_buffers(text), *tables, *limits, counts, out, ends)
     return Statistics(*counts), ends
 
 
@@ -202,7 +202,7 @@ def _measure(
     min_line_words: int,
     max_word_characters: int,
     counts: npt.NDArray[np.int64],
-    room: Octets,
+    out: Octets,
     ends: Integers,
 ) -> None:
     written = 0
@@ -246,11 +246,11 @@ def _measure(
                     bracket_lines += bracket
                     if not found & _NOTICES:
                         sentences += ended + tail
-                        if len(room):
+                        if len(out):
                             if written > ends[i]:
-                                room[written] = NEWLINE
+                                out[written] = NEWLINE
                                 written += 1
-                            room[written : written + last - first] = octets[first:last]
+                            out[written : written + last - first] = octets[first:last]
                             written += last - first
             words = longest_word = ended = 0
             tail = bracket = False

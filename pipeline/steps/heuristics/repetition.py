@@ -256,12 +256,12 @@ def _n_grams(
         if n <= LONGEST_TOP and words >= n:
             out[n - 2] = most * np.int64(ends[top + n] - ends[top] + n - 1)
         elif n > LONGEST_TOP:
-            behind = 0
+            next_place = 0
             for k in range(n_places):
                 place = places[k]
-                if place < behind:
+                if place < next_place:
                     continue
                 if times[names[place]] == 0:  # seen: its count is no longer needed
                     out[n - 2] += ends[place + n] - ends[place]
-                    behind = place + n
+                    next_place = place + n
                 times[names[place]] = 0

@@ -137,7 +137,7 @@ def split(codes: CodePoints, n: int, tables: Tables, ends: CodePoints, rest: Cod
     ``rest`` is scratch for the ends of suffixes, the last one first.
     """
     low, high = 0, n
-    found = behind = 0
+    found = suffixes = 0
     while low < high and not _look_up(tables.known, codes, low, high):
         before = _prefix(codes, low, high, tables)
         after = 0
@@ -152,8 +152,8 @@ def split(codes: CodePoints, n: int, tables: Tables, ends: CodePoints, rest: Cod
             ends[found] = low
             found += 1
         if after:
-            rest[behind] = high
-            behind += 1
+            rest[suffixes] = high
+            suffixes += 1
             high -= after
     if low < high:
         parts = _look_up(tables.known, codes, low, high)
@@ -168,15 +168,15 @@ def split(codes: CodePoints, n: int, tables: Tables, ends: CodePoints, rest: Cod
                 found = _split_inside(codes, low, high, tables.kinds, ends, found)
             ends[found] = high
             found += 1
-    while behind:
-        behind -= 1
-        ends[found] = rest[behind]
+    while suffixes:
+        suffixes -= 1
+        ends[found] = rest[suffixes]
         found += 1
     return _join(codes, tables.known, ends, found, rest) if found > 1 else found
 
 
 @nb.njit(nogil=True, cache=True)
-def _join(codes: CodePoints, known: Words, ends: CodePoints, n: int, room: CodePoints) -> int:
+def _join(codes: CodePoints, known: Words, ends: CodePoints, n: int, joined: CodePoints) -> int:
     """Join tokens that together are a known word; returns the new number of tokens."""
     found = k = start = 0
     while k < n:
@@ -189,15 +189,15 @@ def _join(codes: CodePoints, known: Words, ends: CodePoints, n: int, room: CodeP
             more += 1
         if not parts:
             start = ends[k]
-            room[found] = start
+            joined[found] = start
             found += 1
         while parts:
             start += parts & 0xFF
-            room[found] = start
+            joined[found] = start
             found += 1
             parts >>= 8
         k = last + 1
-    ends[:found] = room[:found]
+    ends[:found] = joined[:found]
     return found
 
 

@@ -56,10 +56,10 @@ def line_keys(text: pa.Array, url: pa.Array) -> tuple[Keys, Counts]:
 def without(text: pa.Array, removed: Flags) -> pa.Array:
     """The n texts (large_string) without the flagged lines (bool, for the lines of all texts)."""
     octets, offsets = string_buffers(text)
-    room = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
+    out = np.empty(int(offsets[-1] - offsets[0]), np.uint8)
     ends = np.zeros(len(text) + 1, np.int64)
-    _copy_lines(octets, offsets, removed, room, ends)
-    return large_strings(room, ends)
+    _copy_lines(octets, offsets, removed, out, ends)
+    return large_strings(out, ends)
 
 
 @functools.cache
@@ -140,7 +140,7 @@ def _finished(state: np.uint64, something: bool) -> np.uint64:
 
 @nb.njit(nogil=True, cache=True)
 def _copy_lines(
-    octets: Octets, offsets: Offsets, removed: Flags, room: Octets, ends: Counts
+    octets: Octets, offsets: Offsets, removed: Flags, out: Octets, ends: Counts
 ) -> None:
     line = written = 0
     for i in range(len(ends) - 1):
@@ -152,9 +152,9 @@ def _copy_lines(
                 end += 1
             if not removed[line]:
                 if not first:
-                    room[written] = NEWLINE
+                    out[written] = NEWLINE
                     written += 1
-                room[written : written + end - at] = octets[at:end]
+                out[written : written + end - at] = octets[at:end]
                 written += end - at
                 first = False
             line += 1
