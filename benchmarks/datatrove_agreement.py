@@ -40,7 +40,6 @@ TITLES = {
 
 
 def main() -> None:
-    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("corpus", nargs="+", help="JSON lines, plain or gzip; globs")
     parser.add_argument("--each", type=int, default=150, help="documents of a file: default 150")
@@ -65,7 +64,6 @@ def main() -> None:
 
 
 def read(path: str, limit: int) -> list[str]:
-    """The first English texts of a file."""
     texts: list[str] = []
     with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as lines:
         for line in lines:

@@ -52,7 +52,6 @@ LARGEST = 50  # times the smallest
 
 
 def main() -> None:
-    """Run one of the benchmarks."""
     if sys.argv[1:2] == ["--inside"]:
         _inside(Path(sys.argv[2]), sys.argv[3:])
         return
@@ -79,13 +78,11 @@ def engines(flags: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def formats(flags: argparse.Namespace) -> None:
-    """Uneven files of all formats."""
     corpus = write_formats(flags.work / f"formats_{flags.megabytes}", flags.megabytes * 10**6)
     compare(flags, corpus)
 
 
 def small(flags: argparse.Namespace) -> None:
-    """Many small inputs."""
     compare(flags, write_small(flags.work / f"small_{flags.files}", flags.files))
 
 
@@ -215,7 +212,6 @@ def write_small(folder: Path, count: int) -> Path:
 
 
 def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> Path:
-    """Write files to a folder, unless it exists."""
     if not folder.exists():
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -240,7 +236,6 @@ def _lines(rows: Rows) -> bytes:
 
 
 def _warc(kind: str, media: str, rows: Rows, block: Callable[[dict[str, str]], bytes]) -> bytes:
-    """WARC records, one per gzip member."""
     out = []
     for row in rows:
         body = block(row)

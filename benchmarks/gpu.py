@@ -28,7 +28,6 @@ os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def main() -> None:
-    """Run the parts, then print the table."""
     options = _options()
     if options.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported

@@ -38,7 +38,6 @@ _STEPS = (
 
 
 def main(warc: str, rounds: int) -> None:
-    """Measure and print."""
     with open(warc, "rb") as file:
         stored = file.read()
     pages = len(list(_pages(stored)))

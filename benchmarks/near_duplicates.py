@@ -45,7 +45,6 @@ Pairs = npt.NDArray[np.int64]
 
 
 def main() -> None:
-    """Run one of the benchmarks."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=("speed", "quality"))
@@ -74,7 +73,6 @@ def write(folder: Path, texts: list[str]) -> Path:
 
 
 def speed(flags: argparse.Namespace, texts: list[str]) -> None:
-    """Run the rounds, print a table."""
     model = flags.classifier or classifier(flags.work, "hashed_linear")
     corpus = write(flags.work / "corpus", list(_again(texts, flags.megabytes * 10**6)))
     output = flags.work / "output"
@@ -105,7 +103,6 @@ def speed(flags: argparse.Namespace, texts: list[str]) -> None:
 
 
 def peer(flags: argparse.Namespace, corpus: Path, output: Path) -> list[str]:
-    """Datatrove's command line."""
     script = HERE / "peer_datatrove_minhash.py"
     return [*map(str, [flags.peers, script, corpus, output, flags.workers])]
 
@@ -184,7 +181,6 @@ def exact(column: pa.Array) -> tuple[Pairs, npt.NDArray[np.float64]]:
 
 
 def clusters(bands: npt.NDArray[np.uint64], compared: npt.NDArray[np.bool_]) -> Pairs:
-    """The cluster of each document: int64 [n]."""
     nodes = np.flatnonzero(compared).astype(np.uint64)
     hashes = bands[compared].ravel()
     star = components.join(components.share_a_band(hashes, np.repeat(nodes, bands.shape[1])))
@@ -227,7 +223,6 @@ def interval(values: Sequence[float] | npt.NDArray[np.float64]) -> str:
 
 
 def row(name: str, pairs: int, shares: npt.NDArray[np.float64], expected: float) -> None:
-    """Print one row of a table."""
     share, half = interval(shares).split(" ± ")
     print(f"| {name} | {pairs:,} | {share} | {half} | {expected:.4f} |")
 

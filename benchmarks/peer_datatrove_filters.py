@@ -20,7 +20,6 @@ LINE_ENDS = tuple(".?!\"'")
 
 
 def reason(check: Any, text: str) -> str | None:
-    """A filter's reason for dropping a text, or None."""
     try:
         result = check.filter(Document(text=text, id=""))  # a new document, as C4 changes it
     except ZeroDivisionError:  # no line or no word

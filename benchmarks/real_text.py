@@ -66,7 +66,6 @@ _NO_PROSE = re.compile(r"\[\[(?:File|Image|Category):|<ref|\{\|", re.IGNORECASE)
 
 
 def main() -> None:
-    """Fetch what is missing and write the five files."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--output", type=Path, required=True, help="a folder, made if missing")
@@ -137,7 +136,6 @@ def news(wheel: Path) -> Iterator[dict[str, str]]:
 
 
 def as_page(document: dict[str, str]) -> tuple[str, bytes]:
-    """URL and HTML of a section as a page."""
     url = document["url"] + "?section=" + document["id"].rpartition("#")[2]
     lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in document["text"].split("\n"))
     title = html.escape(document["id"])

@@ -21,7 +21,6 @@ FILE_BYTES = 50_000_000
 
 
 def main() -> None:
-    """Run every size and print the table."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000, 10000])

@@ -65,7 +65,6 @@ Scorer = Callable[[Documents], Margins]
 
 
 def main() -> None:
-    """Train, time and compare."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--positive", nargs="+", required=True, metavar="GLOB")
@@ -102,14 +101,12 @@ def read(positive: list[str], negative: list[str]) -> Documents:
 
 
 def winnow(train: Documents, config: FeatureConfig) -> Scorer:
-    """Our kernel, with weights from logistic regression."""
     weights, bias = fit(hashed_features(train.text, config), train.positive)
     model = HashedLinear(config, weights, bias)
     return lambda documents: model.margins(documents.text)
 
 
 def fasttext(train: Documents, settings: FastTextSettings, folder: Path) -> Scorer:
-    """FastText's own batched predict."""
     positive, negative = (train.text.filter(pa.array(train.positive == v)) for v in (True, False))
     output = folder / f"{settings.dim}.bin"
     trained = train_fasttext(positive, negative, output, settings, seed=0)
@@ -161,7 +158,6 @@ def report(
     documents: Documents,
     test: Documents,
 ) -> None:
-    """Print the table."""
     size = documents.text.get_total_buffer_size() / 1e6
     count = len(documents.text)
     balance = splits.balanced_weights(test.positive, test.source, np.inf)
@@ -181,7 +177,6 @@ def report(
 
 
 def report_shuffled(contenders: dict[str, Scorer], test: Documents) -> None:
-    """Print how scores change if words are shuffled."""
     draw = random.Random(0)
     shuffled = []
     for line in test.lines:

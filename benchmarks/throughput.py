@@ -69,7 +69,6 @@ class Measurement:
 
 
 def main() -> None:
-    """Make the input, run the rounds, print the table."""
     if sys.argv[1:2] == ["--contender"]:
         _run_inside(*sys.argv[2:])
         return
@@ -121,7 +120,6 @@ def real_text() -> Path:
 
 
 def batches_of(pattern: str) -> "Iterator[pa.RecordBatch]":
-    """Read the documents of a glob with our reader."""
     from pipeline.core.plan import plan_tasks
     from pipeline.readers import FieldMap, read_batches
     from winnow.filesystem.storage import open_input
@@ -174,7 +172,6 @@ def _write_file(corpus: Path, file: int, size: int) -> tuple[int, int]:
 
 
 def pipeline(corpus: Path, classifier: Path, workers: int, output: Path) -> list[str]:
-    """The command line of ``pipeline/run.py``."""
     command = [sys.executable, str(ROOT / "pipeline" / "run.py"), "--filter", "web"]
     command += ["--source", f"web={corpus}/*.jsonl.gz", "--output", str(output)]
     return [*command, "--classifier", str(classifier), "--direct_num_workers", str(workers)]

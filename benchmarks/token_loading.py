@@ -25,7 +25,6 @@ SETTINGS = ["train.tokens=1", "log.peak_tflops=1"]  # neither matters here
 
 
 def main(corpus_folder: str, model: str, rounds: int) -> None:
-    """Measure and print."""
     corpus = open_corpus(corpus_folder)
     composing = hydra.initialize("../conf", version_base="1.3")
     with tempfile.TemporaryDirectory() as output, composing:

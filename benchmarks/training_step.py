@@ -81,7 +81,6 @@ class Contender:
 
 
 def ours(config: GLaMConfig, dtype: torch.dtype, length: int, backend: str) -> Contender:
-    """A GLaM."""
     model = GLaM(config, compute_dtype=dtype, expert_backend=backend)
 
     def learn(tokens: Tensor, targets: Tensor) -> None:
@@ -230,7 +229,6 @@ class Process:
         )
 
     def ask(self, command: str) -> dict[str, float]:
-        """Send a command and wait for the answer."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(command + "\n")
@@ -244,7 +242,6 @@ class Process:
 
 @contextlib.contextmanager
 def at_work(names: list[str]) -> Iterator[dict[str, Process]]:
-    """Start contenders and warm them up."""
     processes = {name: Process(name) for name in names}
     try:
         for process in processes.values():
@@ -258,7 +255,6 @@ def at_work(names: list[str]) -> Iterator[dict[str, Process]]:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Take turns and print."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     machine = hardware.describe(torch.device("cpu"))
     print(f"{machine}, {os.cpu_count()} CPUs, torch {torch.__version__}")
@@ -313,14 +309,12 @@ def compare(base: str, others: list[str], first: bool, options: argparse.Namespa
 
 
 def reference(name: str) -> str:
-    """The contender to compare with."""
     if name == "dense twin" or ("ours" in name and "all layers MoE" not in name):
         return "dense twin"
     return f"ours {name.split()[1].rstrip(',')}, all layers MoE"
 
 
 def main() -> None:
-    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)

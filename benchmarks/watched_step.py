@@ -21,7 +21,6 @@ class Watched(Step):
     reasons = ()
 
     def __call__(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Codes]:
-        """The batch as it is."""
         name = f"{os.getpid()}-{threading.get_native_id()}"
         size = pc.sum(batch["bytes"]).as_py() or 0
         with open(os.path.join(self.folder, name), "a", encoding="utf-8") as file:

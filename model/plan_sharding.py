@@ -73,7 +73,6 @@ def machines(options: argparse.Namespace) -> "Machines":
 
 
 def describe(found: "Plan", config: GLaMConfig, options: argparse.Namespace) -> Iterator[str]:
-    """The lines of a report on a plan."""
     from model.sharding_costs import seconds
 
     counts = sizes.count(config)

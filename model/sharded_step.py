@@ -310,7 +310,6 @@ class _Trace(TorchDispatchMode):
 
 @contextmanager
 def _fake_processes(count: int) -> Iterator[None]:
-    """A process group whose collectives do nothing."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=count)

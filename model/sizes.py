@@ -160,7 +160,6 @@ def load(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, GLaMC
 
 
 def names() -> list[str]:
-    """The configs in ``conf/model``."""
     return sorted(f.removesuffix(".yaml") for f in os.listdir(os.path.join(CONF, "model")))
 
 
@@ -239,7 +238,6 @@ def parser() -> Parser:
 
 
 def sizes_table(configs: dict[str, GLaMConfig], sequence: int) -> list[list[str]]:
-    """The table of models as text, headings first."""
     headings = "model|L|M|H|heads|E|parameters|active|beside embedding|GFLOP/token"
     rows = [f"{headings}|paper: total|active|".split("|")]
     for name, config in configs.items():
@@ -259,7 +257,6 @@ def sizes_table(configs: dict[str, GLaMConfig], sequence: int) -> list[list[str]
 
 
 def run_table(configs: dict[str, GLaMConfig], options: argparse.Namespace) -> list[list[str]]:
-    """The table of estimated runs as text, headings first."""
     device = ACCELERATORS[options.accelerator]
     flops = device.flops if options.peak_tflops is None else options.peak_tflops * 1e12
     available = device.memory if options.memory_gb is None else options.memory_gb * 1e9

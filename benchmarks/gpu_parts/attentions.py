@@ -43,7 +43,6 @@ class Problem:
         return [t.requires_grad_() for t in (*leaves, self.table.to(device, wide, copy=True))]
 
     def attend(self, backend: AttentionBackend, leaves: list[Tensor]) -> Tensor:
-        """The result, differentiable."""
         q, k, v, table = leaves
         at = self.segments.to(q.device)
         mask: attention.Mask
@@ -57,7 +56,6 @@ class Problem:
     def solved(
         self, backend: AttentionBackend, device: torch.device, dtype: torch.dtype
     ) -> list[Tensor]:
-        """The result and all gradients."""
         leaves = self.leaves(device, dtype)
         y = self.attend(backend, leaves)
         return [y, *torch.autograd.grad(y, leaves, self.direction.to(device, dtype))]

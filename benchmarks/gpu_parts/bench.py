@@ -37,12 +37,10 @@ class Bench:
 
     @property
     def cuda(self) -> bool:
-        """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
     @property
     def over(self) -> bool:
-        """Whether the time is up."""
         return time.monotonic() - self.begun > self.seconds
 
     def check(self, name: str, value: float, bound: float) -> None:
@@ -53,12 +51,10 @@ class Bench:
         print(f"   {word} {name}: {value:.3g} (at most {bound:.3g})", flush=True)
 
     def number(self, name: str, value: float) -> None:
-        """Record a measurement."""
         self.results["numbers"][name] = value
         print(f"   {name}: {value:.4g}", flush=True)
 
     def row(self, name: str, values: Mapping[str, Any]) -> None:
-        """Record a row of the table of speeds."""
         self.results.setdefault("speed", {})[name] = dict(values)
         shown = {k: f"{v:.4g}" for k, v in values.items() if isinstance(v, float)}
         print(f"   {name}: {shown} {values.get('failed', '')}", flush=True)
@@ -81,7 +77,6 @@ class Bench:
             self.attempt(name, function)
 
     def synchronise(self) -> None:
-        """Wait for the device."""
         if self.cuda:
             torch.cuda.synchronize()
 
@@ -149,7 +144,6 @@ def gradient_distance(found: Gradients, expected: Gradients) -> float:
 def learned(
     config: GLaMConfig, device: torch.device, dtype: torch.dtype, **how: Any
 ) -> tuple[float, Gradients]:
-    """The loss and the gradients (on the CPU) of one batch."""
     model = GLaM(config, compute_dtype=dtype, seed=3, **how).to(device)
     with copies(model):
         losses = model.loss(*batch(config, 4, 256, device))

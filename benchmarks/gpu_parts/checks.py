@@ -100,7 +100,6 @@ def _experts(
 
 @contextmanager
 def _poisoned_memory() -> Iterator[None]:
-    """Fill new memory with NaN."""
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

@@ -27,7 +27,6 @@ KERNELS = 15
 
 
 def ceilings(bench: Bench) -> None:
-    """A large matrix product, and a copy."""
     n = 256 if bench.tiny else 8192
     a, b = (torch.randn(n, n, device=bench.device, dtype=BF16) for _ in range(2))
     bench.number("product TFLOP/s", 2 * n**3 / bench.milliseconds(lambda: a @ b) / 1e9)

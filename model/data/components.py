@@ -17,7 +17,6 @@ _PART = re.compile(r"^(.+)@(\d+)-(\d+)$")
 
 
 def part_name(source: str, low: int, high: int) -> str:
-    """The name of the slice of a source between two percentiles."""
     return f"{source}@{low}-{high}"
 
 

@@ -63,7 +63,6 @@ class HeldOut:
         self._plan = _plan(corpus.lengths[documents] + 1, sequence_length)
 
     def __len__(self) -> int:
-        """The number of global batches."""
         return -(-(int(self._plan.row[-1]) + 1) // self._batch_size)
 
     def __iter__(self) -> Iterator[HeldOutBatch]:

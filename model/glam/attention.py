@@ -289,7 +289,6 @@ class Cache:
 
     @classmethod
     def empty(cls, layers: int) -> "Cache":
-        """A cache without any positions."""
         return cls([None] * layers, [None] * layers)
 
     def extend(self, layer: int, k_BNSD: Tensor, v_BNSD: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,6 @@ def cpu_experts(of: ExpertInputs) -> Tensor:
 
 
 def fastest_experts(of: ExpertInputs) -> Tensor:
-    """The fastest backend for the rows' device and dtype."""
     if of.x_RM.is_cpu:
         return cpu_experts(of)
     return (grouped_experts if of.x_RM.dtype == torch.bfloat16 else loop_experts)(of)

@@ -172,13 +172,11 @@ class DenseFeedForward(nn.Module):
         self.down = Weight(H, M, fan_in=H)
 
     def forward(self, x_BSM: Tensor) -> Tensor:
-        """[B, S, M] to the same."""
         dtype = x_BSM.dtype
         return geglu(x_BSM @ self.gate(dtype), x_BSM @ self.up(dtype)) @ self.down(dtype)
 
 
 def geglu(gate: Tensor, up: Tensor) -> Tensor:
-    """gelu(gate) * up, of any shape."""
     if cpu_kernels.can_read(gate):
         return cpu_kernels.geglu(gate, up)
     return F.gelu(gate, approximate="tanh") * up

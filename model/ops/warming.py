@@ -8,7 +8,6 @@ from model.ops import cpu_adafactor, cpu_kernels
 
 
 def use_kernels(_folder: Path) -> None:
-    """Run each kernel in the dtypes of training."""
     for dtype in (torch.float32, torch.bfloat16):
         logits_PQK, grad_PQK = torch.ones(2, 2, 4, 4, dtype=dtype)
         segments_BK = torch.zeros(1, 4, dtype=torch.int32)

@@ -29,7 +29,6 @@ def find_device(name: str) -> torch.device:
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of activations and products."""
     if precision == Precision.auto:
         precision = Precision.bf16 if multiplies_bfloat16(device) else Precision.fp32
     return torch.bfloat16 if precision == Precision.bf16 else torch.float32

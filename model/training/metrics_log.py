@@ -174,7 +174,6 @@ def cut_back(path: str, step: int) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Replace NaN and infinity by None."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

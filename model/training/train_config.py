@@ -233,7 +233,6 @@ def check_same_run(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) ->
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Flatten nested mappings into keys such as ``train.batch_rows``."""
     for key, item in value.items():
         if isinstance(item, Mapping):
             yield from flatten(item, f"{prefix}{key}.")

@@ -344,7 +344,6 @@ class Trainer:
         return made
 
     def outcome(self, heldout: dict[str, float]) -> Outcome:
-        """The outcome, given bits per byte by source."""
         config, progress = self.config, self.progress
         consumed = self.stream.totals(progress.step)
         tokens = progress.step * config.step_tokens

@@ -137,7 +137,7 @@ def _sums(folder: str, prefix: str) -> dict[str, str]:
 
 
 def load(checkpoint: Checkpoint, content: dict[str, Tensor]) -> None:
-    """Load tensors in place; raise ValueError if one is missing or the index is malicious."""
+    """Load tensors in place; raise ValueError if one is missing or the index has other classes."""
     loader(checkpoint)(content)
 
 

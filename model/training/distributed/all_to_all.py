@@ -43,7 +43,6 @@ class AllToAll:
         self.tensor = tensor
 
     def __call__(self, of: ExpertInputs) -> Tensor:
-        """Compute the experts' results, with weights sharded over both groups."""
         x_RM, ends_E, w_in_EMH, w_out_EHM, activation, may_drop = of
         assert isinstance(w_in_EMH, DTensor)
         assert isinstance(w_out_EHM, DTensor)

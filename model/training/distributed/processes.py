@@ -69,12 +69,10 @@ def leave() -> None:
 
 
 def count() -> int:
-    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 

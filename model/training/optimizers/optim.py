@@ -106,6 +106,5 @@ def gradient_norm(model: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def finite(model: nn.Module) -> bool:
-    """Whether every weight is finite."""
     norm = processes.total_norm(p.detach() for p in model.parameters())
     return bool(norm.isfinite())
