@@ -29,11 +29,8 @@ def encode_shards(
     """Encode shards into ``folder``; yield the index and manifest entry of each when done.
 
     ``path`` is a tokenizer.json, ``boundary`` the name of its boundary token. ``workers`` is the
-    total number of threads, spread over at most one process per shard.
-
-    Raises:
-        ValueError: a scored shard has changed since the pipeline wrote it.
-        OSError: the disk is full, or a process died.
+    total number of threads, spread over at most one process per shard. Raises ValueError if a
+    scored shard has changed, OSError if the disk is full or a process died.
     """
     processes = max(1, min(workers, len(shards)))
     pool = ProcessPoolExecutor(

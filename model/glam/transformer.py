@@ -274,9 +274,7 @@ class GLaM(nn.Module):
         ``tokens_BS`` is int64. ``segments_BS`` (int32) numbers each row's documents, to which
         attention is confined; None: each row is one document. ``cache`` holds earlier positions
         and is extended. ``generator`` draws second experts in training with the ``random`` policy.
-
-        Raises:
-            ValueError: a token is outside the vocabulary (checked on a CPU, where it is free).
+        Raises ValueError for a token outside the vocabulary (on a CPU, where the check is free).
         """
         if tokens_BS.device.type == "cpu" and tokens_BS.numel():
             low, high = (int(x) for x in tokens_BS.aminmax())

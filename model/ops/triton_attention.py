@@ -64,10 +64,8 @@ def attend(
 
     Queries, keys and values are all bfloat16 or all float32. ``near_NF`` (float32) is the bias of
     distances 0 .. F - 1, and 0 at all others. ``first_BS`` (int32) is the first key that each query
-    sees, the last being its own; ``last_BK`` (int32) is the last position that sees a key.
-
-    Raises:
-        ValueError: the head width or the number of near distances is not supported.
+    sees, the last being its own; ``last_BK`` (int32) is the last position that sees a key. Raises
+    ValueError for an unsupported head width or number of near distances.
     """
     if q_BNSD.shape[-1] not in HEAD_WIDTHS:
         raise ValueError(

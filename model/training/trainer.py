@@ -251,10 +251,8 @@ class Trainer:
     def roll_back(self) -> None:
         """Return to the last healthy checkpoint, and continue with the next data.
 
-        A checkpoint from which no update succeeded is unhealthy, and deleted.
-
-        Raises:
-            TrainingFailedError: there is no healthy checkpoint, or too many fallbacks.
+        A checkpoint from which no update succeeded is unhealthy, and deleted. Raises
+        TrainingFailedError without a healthy one, or after too many fallbacks.
         """
         train, progress = self.config.train, self.progress
         what = f"{progress.skipped_in_a_row} steps in a row, up to step {progress.step}, gave a"
@@ -314,9 +312,8 @@ class Trainer:
     def finish(self, sets: dict[str, HeldOut]) -> Outcome:
         """Evaluate on these held-out documents and write the outcome, unless it exists.
 
-        Raises:
-            ValueError: the output folder holds a longer run.
-            TrainingFailedError: the weights are not finite.
+        Raises ValueError if the output holds a longer run, TrainingFailedError if the weights are
+        not finite.
         """
         config, progress = self.config, self.progress
         if progress.step > config.steps:

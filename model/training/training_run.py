@@ -26,10 +26,9 @@ from winnow.filesystem import files
 def train(config: TrainConfig) -> Outcome:
     """Start or resume training until ``train.tokens`` are read; evaluate and write the outcome.
 
-    Raises:
-        ValueError: config, corpus and output do not match, or another run is writing there.
-        TrainingFailedError: losses or gradients stayed infinite or NaN.
-        OSError: a checkpoint or a bucket can't be written; older checkpoints are intact.
+    Raises ValueError if config, corpus and output do not match, or another run is writing there;
+    TrainingFailedError if losses or gradients stay infinite or NaN; OSError if a checkpoint or a
+    bucket can't be written.
     """
     device = processes.join(hardware.find_device(config.train.device), config.train.patience)
     first = processes.is_first()

@@ -92,10 +92,8 @@ def save(
 ) -> None:
     """Write a checkpoint; every process of the group (None: the default group) calls this.
 
-    ``content`` holds this process's shard of each tensor, ``state`` JSON values.
-
-    Raises:
-        OSError: it can't be written. Nothing is left of it, and older checkpoints are intact.
+    ``content`` holds this process's shard of each tensor, ``state`` JSON values. Raises OSError if
+    it can't be written; nothing is left of it then, and older checkpoints are intact.
     """
     path = os.path.join(folder, f"step_{step:09d}")
     temporary = os.path.join(folder, f"{files.TEMPORARY}step_{step:09d}")
@@ -158,9 +156,8 @@ def loader(checkpoint: Checkpoint) -> Callable[[dict[str, Tensor]], None]:
 def verify(path: str) -> Checkpoint:
     """Verify the checksums of a checkpoint; every process checks a share of the files.
 
-    Raises:
-        DamagedError: a file is missing or has changed, in the share of any process.
-        ValueError: the checkpoint has another format.
+    Raises DamagedError on all processes if a file is missing or has changed, ValueError for another
+    format.
     """
     return processes.together(lambda: _verify(path))[0]
 

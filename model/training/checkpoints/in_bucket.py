@@ -34,11 +34,8 @@ _exports = contextlib.ExitStack()
 def output_on_disk(output: str) -> Iterator[str]:
     """The local folder that a run writes to: the output, or a folder mirrored to the bucket.
 
-    All processes enter the block together; the first one uploads.
-
-    Raises:
-        ValueError: another run is writing there, or the processes share no disk.
-        OSError: the bucket can't be read or written.
+    All processes enter the block together; the first one uploads. Raises ValueError if another run
+    is writing there, or the processes share no disk; OSError if the bucket can't be accessed.
     """
     if storage.scheme(output) is None:
         yield output
@@ -70,11 +67,8 @@ def model_on_disk(path: str, weights: str | None = None) -> str:
     """The local path of a trained model: a run, one of its checkpoints, or an export.
 
     From a run in a bucket it copies the newest intact checkpoint, with a warning per damaged one.
-    ``weights`` is the file that marks an export; None rejects exports.
-
-    Raises:
-        ValueError: no checkpoint, or all are damaged.
-        OSError: the bucket can't be read.
+    ``weights`` is the file that marks an export; None rejects exports. Raises ValueError without an
+    intact checkpoint, OSError if the bucket can't be read.
     """
     if storage.scheme(path) is None:
         return path

@@ -85,10 +85,8 @@ def load_start(
     """Load the weights of ``train.start`` into a model; return None if that is not set.
 
     ``train.start_optimizer`` loads the optimizer's state too: without moments the first steps at
-    full rate would diverge. Every process calls this.
-
-    Raises:
-        ValueError: there is no checkpoint, or it does not match the settings.
+    full rate would diverge. Every process calls this. Raises ValueError if there is no checkpoint,
+    or it does not match the settings.
     """
     if config.train.start is None:
         return None

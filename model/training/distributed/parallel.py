@@ -65,10 +65,8 @@ def build(
 
     ``expert_parallel`` processes share the experts, None for as many as possible;
     ``tensor_parallel`` split heads and hidden widths. The rest is as in
-    :class:`model.glam.transformer.GLaM`.
-
-    Raises:
-        ValueError: the processes can't share the model that way.
+    :class:`model.glam.transformer.GLaM`. Raises ValueError if the processes can't share the model
+    that way.
     """
     with torch.device("meta"):
         model = GLaM(config, compute_dtype=compute_dtype, recompute=recompute, attention=attention)
