@@ -13,7 +13,7 @@ from model.ops.cpu_dtypes import ZERO
 from model.ops.cpu_kernels import Array, compiled, in_threads
 
 PART = 64
-"""Rows whose squares are added up, column by column, in one go."""
+"""Rows whose squares are summed by column at once."""
 
 
 def squares(parameter: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -87,7 +87,7 @@ def _update_square(
 def update_(
     parameter: Tensor, grad: Tensor, row: Tensor, column: Tensor, most: float, rate: float
 ) -> None:
-    """Takes from the weight ``rate`` times the update; arguments as of :func:`update_square`."""
+    """Subtract ``rate`` times the update; arguments as in :func:`update_square`."""
     in_threads(
         _update, row.numel(), cpu_kernels.rows(parameter), cpu_kernels.rows(grad),
         row.view(-1).numpy(), cpu_kernels.rows(column), np.float32(most), np.float32(rate),

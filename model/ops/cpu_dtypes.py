@@ -33,15 +33,12 @@ _exact = njit(nogil=True, cache=True, fastmath={"contract"})
 
 
 def load(number: Any) -> Any:
-    """A float32 from what an array holds. In compiled code only."""
+    """A float32 from an element of an array. Compiled code only."""
     raise NotImplementedError("load is for compiled code")
 
 
 def store(x: Any, like: Any) -> Any:
-    """A float32 as an array of such numbers holds it; bfloat16 is rounded to the nearest.
-
-    In compiled code only.
-    """
+    """A float32 as an array like this holds it, bfloat16 rounded to nearest. Compiled code only."""
     raise NotImplementedError("store is for compiled code")
 
 
@@ -67,20 +64,20 @@ def _rounded(x: np.float32) -> np.uint16:
 
 @_exact
 def ordered(x: np.float32) -> np.int32:
-    """An int32 that is ordered as float32 are, NaN above all: compilers make vectors of its max."""
+    """An int32 ordered as float32, NaN above all: compilers vectorise its max."""
     bits = np.float32(x).view(np.int32)
     return np.int32(bits ^ np.int32((bits >> _SIGN) & _REST))
 
 
 @_exact
 def unordered(bits: np.int32) -> np.float32:
-    """What :func:`ordered` was given."""
+    """The inverse of :func:`ordered`."""
     return np.int32(bits ^ np.int32((bits >> _SIGN) & _REST)).view(np.float32)
 
 
 @_exact
 def exp(x: np.float32) -> np.float32:
-    """The exponential of x <= 0 to some units in the last place; 0 where that is subnormal."""
+    """The exponential of x <= 0 to a few units in the last place; 0 if subnormal."""
     power = np.float32(np.floor(x * _LOG2_E + _HALF))
     x = (x - power * _LN2_HIGH) - power * _LN2_LOW
     y = ONE + x * (ONE + x * (_C2 + x * (_C3 + x * (_C4 + x * (_C5 + x * _C6)))))
@@ -90,7 +87,7 @@ def exp(x: np.float32) -> np.float32:
 
 @_exact
 def gelu_share(x: np.float32) -> np.float32:
-    """What the approximate GELU keeps of x: (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))."""
+    """The approximate GELU over x: (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u))."""
     u = GELU_SLOPE * (x + GELU_CUBE * x * x * x)
     small = exp(-np.abs(u))
     return (ONE if u > ZERO else small) / (ONE + small)

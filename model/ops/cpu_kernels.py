@@ -1,9 +1,9 @@
 """Fused kernels for a CPU: attention's softmax, cross-entropy, RMSNorm and GEGLU.
 
 In torch each elementwise operation goes through memory and, in bfloat16, casts on the way in and
-out. Compiled into one loop over a row, which stays in the cache, they take a tenth to a half of the
-time. Loops compute in float32; tensors are float32 or bfloat16. There are as many threads as torch
-has, and each row is computed by one of them, so their number does not change a bit.
+out. One compiled loop over a row, which stays in the cache, takes a tenth to a half of the time.
+Loops compute in float32; tensors are float32 or bfloat16. One thread computes a whole row, so the
+number of threads (torch's) does not change a bit.
 
 Suffixes as in :mod:`model.glam.transformer`, and P = B * N pairs of a row and a head, Q queries, W
 the width of a row.
@@ -48,14 +48,11 @@ compiled = njit(
 def biased_softmax_(
     logits_PQK: Tensor, line_NK: Tensor, segments_BQ: Tensor, segments_BK: Tensor
 ) -> None:
-    """Turns the logits of the last Q of K positions into the weights of attention, in place.
+    """Turn the logits q.k of the last Q of K positions into attention weights, in place.
 
-    Args:
-        logits_PQK: contiguous; q.k.
-        line_NK: float32, contiguous; what to add by distance, that of K - 1 first, of 0 last.
-        segments_BQ: int32; a query sees the keys of its own segment up to its own position. The
-            weights of all others are 0.
-        segments_BK: int32, of the keys.
+    ``line_NK`` (float32) is the bias by distance, from K - 1 down to 0. Segments are int32: a query
+    sees the keys of its segment up to its position; other weights are 0. Logits and bias are
+    contiguous.
     """
     heads = len(line_NK)
     in_threads(
@@ -98,10 +95,10 @@ def _biased_softmax(
 
 
 def biased_softmax_backward_(weights_PQK: Tensor, grad_PQK: Tensor, grad_line_PK: Tensor) -> None:
-    """Turns the gradient of the weights that :func:`biased_softmax_` made into that of the logits.
+    """Turn the gradient of :func:`biased_softmax_`'s weights into that of the logits, in place.
 
-    In place, of contiguous tensors of one dtype. The gradient of the bias is added to the last
-    columns of ``grad_line_PK``, float32.
+    Both are contiguous, of one dtype. The bias's gradient is added to the last columns of
+    ``grad_line_PK`` (float32).
     """
     in_threads(
         _biased_softmax_backward, len(grad_PQK), _array(weights_PQK), _array(grad_PQK),
@@ -135,13 +132,9 @@ def cross_entropy_(
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy and the logsumexp of ``scale * logits``: float32 [T] each.
 
-    Args:
-        logits_TV: contiguous. With gradient it becomes, in place, that of the sum over tokens of
-            cross-entropy + coefficient * logsumexp^2, by these logits.
-        targets_T: int64. One below 0 counts for nothing: its loss, logsumexp and gradient are 0.
-        scale: of the logits.
-        z_coefficient: of the logsumexp's square.
-        with_gradient: whether it is wanted; else the logits stay.
+    ``with_gradient`` replaces the contiguous logits by the gradient of the sum over tokens of
+    cross-entropy + z_coefficient * logsumexp^2. Targets (int64) below 0 have loss, logsumexp and
+    gradient 0.
     """
     loss_T, logsumexp_T = torch.zeros(2, len(logits_TV))
     in_threads(
@@ -238,7 +231,7 @@ def _rms_norm(
 
 
 PART = 64
-"""Rows whose gradients of a norm's scale are added up in one go: a fixed order of the sums."""
+"""Rows whose gradients of a norm's scale are summed at once: fixes the order of the sums."""
 
 
 @compiled
@@ -314,18 +307,18 @@ def _geglu_backward(
 
 
 def can_read(x: Tensor) -> bool:
-    """Whether the kernels can read the tensor: it lies in a CPU's memory, and is not a fake."""
+    """Whether the kernels can read the tensor: it is in a CPU's memory, and not fake."""
     return x.is_cpu and not isinstance(x, FakeTensor)
 
 
 def _array(x: Tensor) -> Array:
-    """The tensor's memory as numpy's float32, or as uint16 where it is bfloat16."""
+    """The tensor's memory as float32, or as uint16 for bfloat16."""
     x = x.detach()
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def rows(x: Tensor) -> Array:
-    """The tensor's numbers, as :func:`_array` has them, in rows: [T, W]."""
+    """:func:`_array` of the tensor in rows: [T, W]."""
     return _array(x).reshape(-1, x.shape[-1])
 
 
@@ -334,7 +327,7 @@ def _count(x: Tensor) -> int:
 
 
 def in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Call ``kernel(start, stop, *arguments)`` for runs that together are 0 .. count."""
+    """Call ``kernel(start, stop, *arguments)`` for ranges that cover 0 .. count."""
     threads = min(torch.get_num_threads(), count)
     if threads < 2:
         kernel(0, count, *arguments)
@@ -346,5 +339,5 @@ def in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None
 
 @functools.cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads, kept because they take long to start; a fork has none and starts its own."""
+    """Threads are slow to start, so they are kept; a fork has none, and starts new ones."""
     return ThreadPoolExecutor(threads)
