@@ -1,12 +1,12 @@
-"""The folder of a trained classifier: written atomically, verified when read.
+"""The folder of a trained classifier: written atomically, verified on load.
 
-    classifier.json      everything but the weights, and a checksum of the file that holds them
-    weights.safetensors  the weights, or whatever file the kind has (quality_classifier/kinds)
-    trained_on.npy       fingerprints of the documents (:mod:`quality_classifier.fingerprints`)
-    card.md, figures/    for readers; written by training, not read here
+    classifier.json      everything but the weights, with their checksum
+    weights.safetensors  the weights; other kinds use other files (quality_classifier/kinds)
+    trained_on.npy       fingerprints of the training documents
+    card.md, figures/    for people; not read here
 
-The fingerprint is a hash of everything that affects a score: the weights' checksum, the word rules,
-the label and the calibration. No pickle anywhere.
+The fingerprint hashes everything that affects a score: the weights' checksum, the word rules, the
+label and the calibration. No pickle anywhere.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ NO_KEYS: Keys = np.empty(0, np.uint64)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A classifier as read from its folder."""
+    """A classifier read from its folder."""
 
     model: Scorer
     calibration: Calibration
@@ -43,9 +43,9 @@ class Artifact:
     card: Mapping[str, Any]
     fingerprint: str
     trained_on: Keys = field(default_factory=lambda: NO_KEYS)
-    """Empty for users' classifiers, and of versions that did not store it."""
+    """Empty for users' classifiers and those of releases that did not store it."""
     grades: Grades | None = None
-    """Of a classifier of labels."""
+    """Set for classifiers trained on labels."""
 
 
 def save(
@@ -59,12 +59,11 @@ def save(
 ) -> str:
     """Write the folder under a temporary name, rename it, and return the fingerprint.
 
-    An empty folder of that name is replaced. ``provenance`` says how it was trained and ``card``
-    summarises the evaluation, both as small JSON values; ``files`` are more files by relative name
-    (``card.md``, ``figures/roc.svg``).
+    ``provenance`` says how the model was trained and ``card`` summarises its evaluation, both as
+    small JSON values; ``files`` holds further files by relative name (``card.md``).
 
     Raises:
-        ValueError: ``folder`` exists and is not empty.
+        ValueError: ``folder`` exists and is not an empty folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -88,10 +87,10 @@ def save(
 
 
 def load(folder: Path) -> Artifact:
-    """Read a folder that :func:`save` wrote, and check it.
+    """Read and check a folder that :func:`save` wrote.
 
     Raises:
-        ValueError: the folder is damaged or not a classifier; the message names file and problem.
+        ValueError: it is damaged or not a classifier; the message names the file and the problem.
     """
     path = folder / DESCRIPTION
     try:
@@ -133,7 +132,7 @@ def user_model(path: Path, label: str | None) -> Artifact:
     """A user's fastText ``.bin`` as a classifier, with unchanged probabilities.
 
     Raises:
-        ValueError: no label or one that the model lacks (the message lists them), or a bad file.
+        ValueError: the label is missing or unknown (the message lists them), or the file is bad.
     """
     model = FastTextModel(path, label)
     calibration = Calibration.identity()

@@ -2,8 +2,8 @@
 
 python quality_classifier/audit.py scored=scored/ 'by=[source,domain,language,length]'
 
-reads the shards of a pipeline run, and also says how far scores spread within groups, and whether
-they follow labels there (``label=COLUMN``). Every default is in ``conf/classifier/audit.yaml``.
+reads the shards of a pipeline run. It also reports the spread of scores within groups and, with
+``label=COLUMN``, their agreement with labels. Defaults are in ``conf/classifier/audit.yaml``.
 """
 
 from collections.abc import Mapping
@@ -49,14 +49,13 @@ class AuditConfig:
 
 
 def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
-    """The audit of the documents of a pipeline run that came as far as the keep decision.
+    """Audit the documents of a pipeline run that reached the keep decision.
 
-    Returns the keep rates (:data:`~quality_classifier.evaluation.group_rates.AUDIT`) and what is
-    known of scores within groups (:data:`~quality_classifier.evaluation.within_groups.WITHIN`).
+    Returns keep rates (:data:`~quality_classifier.evaluation.group_rates.AUDIT`) and statistics of
+    scores within groups (:data:`~quality_classifier.evaluation.within_groups.WITHIN`).
 
     Raises:
-        ValueError: the folder is not a finished run, or one that has not stored what it dropped;
-            or a label is invalid.
+        ValueError: the run is unfinished or did not store dropped documents, or a label is invalid.
     """
     folder = config.scored
     path = storage.join(folder, "manifest.json")
@@ -93,11 +92,10 @@ def audit_run(config: AuditConfig) -> tuple[pa.Table, pa.Table]:
 
 
 def _within(config: AuditConfig) -> Within:
-    """What to count within groups."""
     scale = labels.declared(config.grades) if config.grades else None
     for name in ("grades", "calibration"):
         if getattr(config, name) not in (None, []) and not config.label:
-            raise ValueError(f"{name} is about labels: name their column, as label=grade")
+            raise ValueError(f"{name} needs a column of labels: name it, as label=grade")
     numbers = partial(labels.numbers, scale=scale, target=config.label or "")
     at_least = None
     if config.calibration is not None:
@@ -106,7 +104,7 @@ def _within(config: AuditConfig) -> Within:
 
 
 def text_table(table: pa.Table, rows: int) -> str:
-    """An audit as lines for a terminal, at most ``rows`` values of each column."""
+    """An audit for the terminal, with at most ``rows`` values of each column."""
     lines = [
         f"{'column':10} {'value':28} {'documents':>9} {'score':>6}  {'rule':10}"
         f" {'keep rate':>9}  {'95 % interval':17} {'ratio':>6}"
@@ -129,7 +127,7 @@ def text_table(table: pa.Table, rows: int) -> str:
 
 
 def within_table(table: pa.Table, rows: int) -> str:
-    """Scores within groups as at most ``rows`` lines for a terminal."""
+    """Scores within groups for the terminal, at most ``rows`` of them."""
     has_labels = bool(pc.any(pc.greater(table["labelled"], 0)).as_py())
     has_calibration = table["share"].null_count < len(table)
     head = f"{'scores within':32} {'documents':>9}  {'80 % lie in':16} {'':14}"
@@ -152,8 +150,8 @@ def within_table(table: pa.Table, rows: int) -> str:
     flat, known = share_near_constant(table)
     lines += [
         "",
-        f"near constant: 80 % of the scores lie within {NEAR_CONSTANT}. So it is in {flat} of"
-        f" {known} groups of {LEAST_DOCUMENTS} documents and more",
+        f"near constant: 80 % of the scores span less than {NEAR_CONSTANT}, as in {flat} of"
+        f" {known} groups with at least {LEAST_DOCUMENTS} documents",
     ]
     return "\n".join(lines)
 
@@ -186,12 +184,12 @@ def main(config: DictConfig) -> None:
 
 
 def print_audit(config: AuditConfig) -> None:
-    """Print the audit, and write it as Parquet where that is asked for."""
+    """Print the audit and, if an output is named, write it as Parquet."""
     table, within = audit_run(config)
     print(text_table(table, config.rows))
     print(
         f"\npareto: expected at alpha = {config.alpha:g}; threshold: score >= {config.threshold:g};"
-        " run: what the run itself has kept"
+        " run: what the run kept"
     )
     if config.within:
         print(f"\n{within_table(within, config.rows)}")
@@ -199,7 +197,7 @@ def print_audit(config: AuditConfig) -> None:
     if set(languages.to_pylist()) == {NONE}:
         print(
             "no document has a language: run with --steps language, or name the input field that"
-            " tells it, as --field language=lang"
+            " holds it, as --field language=lang"
         )
     if config.output:
         pq.write_table(table, config.output)

@@ -1,7 +1,7 @@
-"""Several classifiers' scores as one: by a named rule, or by an expression over their names.
+"""Combine several classifiers' scores by a named rule or an expression over their names.
 
-An expression is arithmetic of names and numbers, ``0.7 * quality + 0.3 * edu``. It is parsed with
-``ast`` and evaluated here, node by node; nothing else of Python is allowed.
+An expression is arithmetic on names and numbers, such as ``0.7 * quality + 0.3 * edu``. It is
+parsed with ``ast`` and evaluated here, node by node; no other Python is allowed.
 """
 
 import ast
@@ -23,12 +23,12 @@ NAMED: Mapping[str, Callable[[FloatArray], FloatArray]] = {
     "min": lambda scores: scores.min(axis=0),
     "product": lambda scores: scores.prod(axis=0),
 }
-"""Rules by name: from float64 [classifiers, n] to float64 [n]."""
+"""Rules by name, from float64 [classifiers, n] to float64 [n]."""
 
 _INVALID = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 LONGEST = 1000
-"""Characters of an expression."""
+"""Limit of the characters in an expression."""
 
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -44,7 +44,7 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError unless a classifier may have this name: it is one in expressions."""
+    """Raise ValueError unless expressions can use this as a classifier's name."""
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(
             f"{name!r} is not a name for a classifier: use letters, digits and '_', a letter first"
@@ -66,13 +66,12 @@ def names_in(rule: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Combination:
-    """How the scores of classifiers become one.
+    """A rule that combines scores: one of :data:`NAMED`, or an expression over ``names``.
 
-    ``rule`` is one of :data:`NAMED`, or an expression of ``names``: the classifiers and, in an
-    expression, other numbers of a document.
+    Names are classifiers and, in an expression, other numbers of a document.
 
     Raises:
-        ValueError: the rule is neither, or names something else.
+        ValueError: the rule is neither, or uses an unknown name.
     """
 
     rule: str
@@ -83,12 +82,10 @@ class Combination:
             _parse(self.rule, self.names)
 
     def apply(self, scores: Mapping[str, npt.NDArray[np.floating[Any]]]) -> npt.NDArray[np.float32]:
-        """The combined scores of n documents, from float32 or float64 [n] by name.
-
-        Returns float32 [n], clipped to [0, 1].
+        """Combine float32 or float64 [n] by name into scores clipped to [0, 1]: float32 [n].
 
         Raises:
-            ValueError: the expression gives no number for a document.
+            ValueError: the expression is not a number for some document.
         """
         exact = {name: scores[name].astype(np.float64) for name in self.names}
         with np.errstate(all="ignore"):
@@ -121,7 +118,7 @@ def _parse(text: str, names: tuple[str, ...]) -> ast.expr:
 
 
 def _names(node: ast.expr, known: Collection[str]) -> list[str]:
-    """The classifiers that an expression names; ValueError for anything not allowed in one."""
+    """The names in an expression; ValueError for anything not allowed in one."""
     match node:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _names(left, known) + _names(right, known)
@@ -149,11 +146,9 @@ def _names(node: ast.expr, known: Collection[str]) -> list[str]:
 def _compute(node: ast.expr, scores: Mapping[str, FloatArray]) -> FloatArray:
     match node:
         case ast.BinOp(left=left, op=op, right=right):
-            result: FloatArray = _BINARY[type(op)](_compute(left, scores), _compute(right, scores))
-            return result
+            return _BINARY[type(op)](_compute(left, scores), _compute(right, scores))
         case ast.UnaryOp(op=op, operand=operand):
-            result = _UNARY[type(op)](_compute(operand, scores))
-            return result
+            return _UNARY[type(op)](_compute(operand, scores))
         case ast.Name(id=name):
             return scores[name]
         case ast.Constant(value=value):

@@ -1,7 +1,4 @@
-"""Fingerprints of a classifier's training documents, kept beside it.
-
-Its score of such a document says nothing about its quality: it has seen the answer.
-"""
+"""Fingerprints of a classifier's training documents, whose scores say nothing about quality."""
 
 import io
 

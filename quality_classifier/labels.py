@@ -1,4 +1,4 @@
-"""Labels as people or models give them, ``4``, ``3.5``, ``[4, 5, 3]`` or ``good``, as grades."""
+"""Grades from labels by people or models: ``4``, ``3.5``, ``[4, 5, 3]`` or ``good``."""
 
 import json
 import math
@@ -20,7 +20,7 @@ MOST_GRADES = 20
 
 @dataclass(frozen=True)
 class Scale:
-    """K grades, lowest first: names, and rising values (0, 1, … if grades are not numbers)."""
+    """K grades, lowest first: names and ascending values (0, 1, … if grades are not numbers)."""
 
     names: tuple[str, ...]
     values: tuple[float, ...]
@@ -31,11 +31,7 @@ class Scale:
         return self.names == tuple(f"{value:g}" for value in self.values)
 
     def position(self, at_least: Any) -> int:
-        """Which grade this is, 1 … K - 1.
-
-        Raises:
-            ValueError: it is not a grade above the lowest.
-        """
+        """The index of a grade, 1 … K - 1; ValueError unless it is one above the lowest."""
         name = f"{at_least:g}" if isinstance(at_least, int | float) else str(at_least)
         if name not in self.names[1:]:
             raise ValueError(
@@ -46,10 +42,10 @@ class Scale:
 
 
 def declared(grades: Sequence[Any]) -> Scale:
-    """The scale of the setting ``grades``: numbers that rise, or names in order.
+    """The scale of the setting ``grades``: ascending numbers, or names from worst to best.
 
     Raises:
-        ValueError: there are fewer than two, one comes twice, or numbers don't rise.
+        ValueError: there are fewer than two, one is repeated, or numbers don't rise.
     """
     if len({str(grade) for grade in grades}) < max(len(grades), 2):
         raise ValueError(f"grades={list(grades)} must be two or more, from worst to best")
@@ -65,7 +61,7 @@ def found(values: FloatArray) -> Scale:
     """The whole numbers from the lowest to the highest label.
 
     Raises:
-        ValueError: that is one alone, or more than :data:`MOST_GRADES`.
+        ValueError: there is only one, or more than :data:`MOST_GRADES`.
     """
     low, high = math.floor(values.min()), math.ceil(values.max())
     if low == high:
@@ -83,11 +79,11 @@ def read_labels(
 ) -> tuple[npt.NDArray[np.int64], FloatArray, Scale]:
     """The labels in a column of n strings without nulls; a JSON list holds several.
 
-    Returns the row of each label (int64), its value (float64), and the scale: by default the whole
-    numbers that occur.
+    Returns the row of each label (int64), its value (float64), and the scale, by default that of
+    :func:`found`.
 
     Raises:
-        ValueError: a label is not a number or none of the named grades, or is out of their range.
+        ValueError: a label is neither a number nor a named grade, or is out of range.
     """
     coded = text.combine_chunks().dictionary_encode()
     lists = [_several(word) for word in coded.dictionary.to_pylist()]
@@ -106,10 +102,10 @@ def read_labels(
 
 
 def numbers(words: pa.Array, scale: Scale | None, target: str) -> FloatArray:
-    """The mean label of each of k words, NaN for the empty one, and a NaN for index -1: [k + 1].
+    """The mean label of each of k words, NaN if empty, then a NaN for index -1: [k + 1].
 
     Raises:
-        ValueError: a label is not a number or none of the named grades.
+        ValueError: a label is neither a number nor a named grade.
     """
     lists = [[label for label in _several(word) if label] for word in words.to_pylist()]
     value = _values(sorted({label for several in lists for label in several}), scale, target)
@@ -121,7 +117,7 @@ def numbers(words: pa.Array, scale: Scale | None, target: str) -> FloatArray:
 
 
 def _several(word: str) -> list[str]:
-    """The labels that a field holds: itself, or what is in its JSON list."""
+    """The labels in a field: itself, or the items of its JSON list."""
     if word.startswith("["):
         try:
             return [str(item) for item in json.loads(word)] or [""]
@@ -154,8 +150,8 @@ def _values(words: Sequence[str], scale: Scale | None, target: str) -> dict[str,
 def at_or_above(value: FloatArray, scale: Scale) -> FloatArray:
     """How far each of n labels reaches each grade but the lowest: float64 [n, K - 1].
 
-    1 at and above the grade, 0 at and below the one before it, linear between the two. The mean
-    over a document's labels is the share of them that reach the grade.
+    1 at or above the grade, 0 at or below the previous one, linear between them. The mean over a
+    document's labels is the share that reaches the grade.
     """
     low, high = np.array(scale.values[:-1]), np.array(scale.values[1:])
     return np.clip((value[:, None] - low) / (high - low), 0, 1)
@@ -163,14 +159,14 @@ def at_or_above(value: FloatArray, scale: Scale) -> FloatArray:
 
 @dataclass(frozen=True)
 class LabelledDocuments:
-    """n different texts in an order that depends on their content alone.
+    """n different texts, in an order that depends only on their content.
 
     Attributes:
         documents: the columns of the input, a row per text.
         target: float64 [n, K - 1], the mean of :func:`at_or_above` over a text's labels.
         label: float64 [n], the mean label.
         labels: the text of each of m labels (int64 [m], ascending) and its value (float64 [m]).
-        repeated: how many records had a text that was there before.
+        repeated: number of records that repeat a text.
     """
 
     documents: pa.Table
@@ -183,10 +179,10 @@ class LabelledDocuments:
 def by_text(
     documents: pa.Table, rows: npt.NDArray[np.int64], value: FloatArray, scale: Scale
 ) -> LabelledDocuments:
-    """Bring the labels of equal texts together, so that none is both trained on and held out.
+    """Merge the labels of equal texts, so that no text is both trained on and held out.
 
-    ``documents`` has a row per record with ``text`` and ``source``; of equal texts the first by
-    source and the further columns stays. Label i is ``value[i]`` (float64 [m]), of record
+    ``documents`` has a row per record with ``text`` and ``source``; of equal texts, the first by
+    source and the further columns remains. Label i is ``value[i]`` (float64 [m]) of record
     ``rows[i]``.
     """
     documents = documents.combine_chunks()

@@ -1,4 +1,4 @@
-"""The pipeline's interface: load a classifier by path, score an Arrow array."""
+"""The pipeline's interface: load a classifier and score Arrow arrays."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +20,7 @@ Scores = npt.NDArray[np.float32]
 
 
 class Classifier:
-    """Scores text: P(curated) in [0, 1], or P(grade or more) if it has grades.
-
-    Threads may share one.
-    """
+    """Scores text: P(curated) in [0, 1], or P(grade or more) with grades. Thread-safe."""
 
     def __init__(self, trained: artifact.Artifact) -> None:
         self.fingerprint: str = trained.fingerprint
@@ -34,32 +31,29 @@ class Classifier:
         self._trained_on = trained.trained_on
 
     def score(self, text: pa.Array) -> Scores:
-        """Calibrated P(curated) of n documents, a string or large_string array: float32 [n]."""
+        """Calibrated scores of n documents (string or large_string array): float32 [n]."""
         return self._calibration.apply(self.model.margins(text))
 
     def score_and_grade(self, text: pa.Array) -> tuple[Scores, Scores | None]:
-        """The scores of n documents, and their expected grades if it has grades: float32 [n]."""
+        """The scores of n documents and, with grades, their expected grades: float32 [n]."""
         return self.of_margins(self.model.margins(text))
 
     def of_margins(self, margin: npt.NDArray[np.float64]) -> tuple[Scores, Scores | None]:
-        """Scores and grades from n margins of the model."""
+        """Scores and expected grades from n margins of the model."""
         grade = None if self.grades is None else self.grades.expected(margin)
         return self._calibration.apply(margin), grade
 
     def learned_from(self, hashes: pa.Array) -> npt.NDArray[np.bool_]:
-        """Which of n documents, by the hashes of their content, it has learned from: bool [n]."""
+        """Which of n documents, given by content hash, it was trained on: bool [n]."""
         return among(self._trained_on, fingerprints.of_hashes(hashes))
 
     def trained_on(self, hashes: pa.Array) -> int:
-        """How many of n documents, by the hashes of their content, it has learned from."""
+        """The number of documents, given by content hash, it was trained on."""
         return int(self.learned_from(hashes).sum())
 
 
 class ClassifierSet:
-    """Classifiers by name, over the same text. Threads may share one.
-
-    Words are hashed once for all classifiers with the same features.
-    """
+    """Classifiers by name; words are hashed once for those with the same features. Thread-safe."""
 
     def __init__(self, classifiers: Mapping[str, Classifier]) -> None:
         self._classifiers = dict(classifiers)
@@ -74,11 +68,11 @@ class ClassifierSet:
         ]
 
     def scores(self, text: pa.Array) -> dict[str, Scores]:
-        """The calibrated scores of n documents, float32 [n], by name, as each gives alone."""
+        """The scores of n documents by name, float32 [n], equal to each classifier's own."""
         return {name: score for name, (score, _) in self.scores_and_grades(text).items()}
 
     def scores_and_grades(self, text: pa.Array) -> dict[str, tuple[Scores, Scores | None]]:
-        """The scores, each with expected grades (float32 [n]) if the classifier has grades."""
+        """The scores, each with expected grades (float32 [n]) if the classifier has them."""
         scored = {}
         for names, group in self._groups:
             margins = group.margins(text)
@@ -90,7 +84,7 @@ class ClassifierSet:
         }
 
     def trained_on(self, hashes: pa.Array) -> int:
-        """How many of n documents, by their content's hashes, some classifier was trained on."""
+        """The number of documents, given by content hash, that any classifier was trained on."""
         learned = np.zeros(len(hashes), np.bool_)
         for classifier in self._classifiers.values():
             learned |= classifier.learned_from(hashes)
@@ -98,11 +92,10 @@ class ClassifierSet:
 
 
 def load_classifier(path: str, label: str | None = None) -> Classifier:
-    """Load a classifier: a folder of ``train.py``, a fastText ``.bin``, or a user-defined class.
+    """Load a folder of ``train.py``, a fastText ``.bin``, or a user-defined class.
 
-    Args:
-        path: a folder or a fastText file, local or in an object store, or a dotted path.
-        label: of good text in a ``.bin`` (DCLM's is ``__label__hq``); leave it out for others.
+    ``path`` is local, in an object store, or dotted. ``label`` is that of good text in a ``.bin``
+    (DCLM's is ``__label__hq``).
 
     Raises:
         ValueError: it is missing or damaged, or the label is missing, unknown or not allowed.
@@ -130,6 +123,6 @@ def load_classifier(path: str, label: str | None = None) -> Classifier:
 
 
 def is_own(path: str) -> bool:
-    """Whether a classifier's path is the dotted path of a class, not of a file."""
+    """Whether a path is the dotted path of a class, not a file."""
     named_as_file = path.endswith((".bin", ".ftz"))
     return own_code.is_dotted(path) and not named_as_file and not Path(path).exists()

@@ -1,7 +1,7 @@
-"""The classes, splits and weights of documents without duplicates.
+"""Deduplicate documents, split them and weigh them.
 
-A split depends on the text of a document alone: a held-out document stays held out when text is
-added or the seed changes.
+A document's split depends only on its text: a held-out document stays held out when text is added
+or the seed changes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CLASSES = {True: "positive", False: "negative"}
 
 SPLITS = ("train", "calibration", "test")
 
-_SPLIT_KEY = 0x73706C6974  # "split": other uses of content hashes must not depend on the split
+_SPLIT_KEY = 0x73706C6974  # "split": keeps splits independent of other uses of content hashes
 
 _DUPLICATE_COUNTS = ("read", "repeated", "in_both_classes")
 
@@ -29,10 +29,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """The remaining documents, in an order that depends on their content alone.
+    """The remaining documents, in an order that depends only on their content.
 
-    ``counts`` has a row per class and source: documents ``read``, ``repeated`` (the text was there
-    before in its class) and ``in_both_classes`` (removed from both, since its class is unclear).
+    ``counts`` has a row per class and source: documents ``read``, ``repeated`` (in their class) and
+    ``in_both_classes`` (removed from both, since their class is unclear).
     """
 
     documents: pa.Table
@@ -40,11 +40,10 @@ class Deduplicated:
 
 
 def deduplicate(documents: pa.Table) -> Deduplicated:
-    """Remove exact duplicates of a text, within a class and across the two.
+    """Remove exact duplicates within a class and across the two.
 
-    ``documents`` has ``text`` (large_string), ``positive`` (bool), ``source`` (string) and any
-    further columns that can be sorted. Of equal texts in one class, the first row by source and the
-    further columns stays.
+    ``documents`` has ``text`` (large_string), ``positive`` (bool), ``source`` (string) and further
+    sortable columns. Of equal texts in a class, the first by source and further columns remains.
     """
     documents = documents.combine_chunks()
     further = [name for name in documents.schema.names if name not in ("text", "positive")]
@@ -78,7 +77,7 @@ def deduplicate(documents: pa.Table) -> Deduplicated:
 def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArray[np.int8]:
     """The split of each of n texts, by a hash of its content: int8 [n], indices into SPLITS.
 
-    ``calibration`` and ``test`` are the shares of these splits, in (0, 1); the rest trains.
+    ``calibration`` and ``test`` are shares in (0, 1); the rest is for training.
     """
     chunks = [xxh3_64(chunk, _SPLIT_KEY) for chunk in text.chunks]
     draw = np.concatenate([np.empty(0, np.uint64), *chunks]) * 2.0**-64
@@ -86,11 +85,10 @@ def assign(text: pa.ChunkedArray, calibration: float, test: float) -> npt.NDArra
 
 
 def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float) -> FloatArray:
-    """Weights that balance the two classes, and the sources in each: float64 [n] with mean 1.
+    """Weights that balance the classes, and the sources in each: float64 [n] with mean 1.
 
-    No document weighs more than ``most`` (at least 1, which balances the classes alone) times what
-    it would if only classes were balanced, so that a handful of documents never makes up a tenth of
-    the class.
+    No document weighs more than ``most`` (at least 1) times its weight if only classes were
+    balanced, so a handful of documents never dominates a class.
     """
     weight = np.empty(len(positive), np.float64)
     names = np.unique(source, return_inverse=True)[1]
@@ -103,10 +101,9 @@ def balanced_weights(positive: Flags, source: npt.NDArray[np.str_], most: float)
 
 
 def ordered_by_text(documents: pa.Table, keys: Sequence[str]) -> tuple[Integers, Flags]:
-    """An order of n documents by the hash of their ``text``, then by the columns ``keys``.
+    """Sort n documents by the hash of their ``text``, then by the columns ``keys``.
 
-    Returns:
-        The rows in order (int64 [n]), and which have the text of the row before (bool [n]).
+    Returns the rows in order (int64 [n]), and which repeat the previous text (bool [n]).
     """
     content = content_hashes(documents["text"])
     columns = {"high": content[:, 0], "low": content[:, 1]}
@@ -120,5 +117,5 @@ def ordered_by_text(documents: pa.Table, keys: Sequence[str]) -> tuple[Integers,
 
 
 def content_hashes(text: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """The 128-bit hash of each of n texts as its two halves: uint64 [n, 2]."""
+    """The two halves of the 128-bit hash of each of n texts: uint64 [n, 2]."""
     return np.concatenate([np.empty((0, 2), np.uint64), *(xxh3_128(c) for c in text.chunks)])

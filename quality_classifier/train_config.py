@@ -1,4 +1,4 @@
-"""The settings of ``train.py``, with types; every default is in ``conf/classifier/train.yaml``."""
+"""The typed settings of ``train.py``; defaults are in ``conf/classifier/train.yaml``."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from quality_classifier.kinds.fitting import METHODS
 from winnow.defaults import HTML_EXTRACTOR, MAX_DOCUMENT_BYTES, PLAIN_TEXT, TEXT_DOCUMENT
 
 RESERVED = frozenset({"label", "group", "worse"})
-"""Columns of :mod:`quality_classifier.training.documents` that no metadata may be named like."""
+"""Columns of :mod:`quality_classifier.training.documents`: no metadata may have these names."""
 
 
 @dataclass

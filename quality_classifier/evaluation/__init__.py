@@ -1,1 +1,1 @@
-"""How well a classifier does on held-out documents, and its card."""
+"""Evaluation of classifiers on held-out documents, and their cards."""

@@ -1,4 +1,4 @@
-"""The card of a classifier: its evaluation as ``card.md`` for people and as JSON for programs."""
+"""The card of a classifier: its evaluation as Markdown for people and JSON for programs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,10 +14,7 @@ from quality_classifier.splits import SPLITS, balanced_weights
 
 
 def summary(card: Figures) -> dict[str, Any]:
-    """The part of the card that goes into ``classifier.json`` and the manifest of every run.
-
-    Rows are flat, so that a page can show them as tables.
-    """
+    """The part of the card for ``classifier.json`` and the manifest of every run, in flat rows."""
     by_alpha: dict[float, dict[str, float]] = {}
     for row in card["yield"]:
         shares = by_alpha.setdefault(row["alpha"], {"alpha": row["alpha"]})
@@ -39,12 +36,7 @@ def summary(card: Figures) -> dict[str, Any]:
 
 
 def files(card: Figures, test: pa.Table) -> dict[str, bytes]:
-    """``card.md``, ``card.json`` and the figures, by name.
-
-    Args:
-        card: the figures that ``train.py`` puts together.
-        test: the scored held-out documents (:func:`held_out.evaluate`).
-    """
+    """``card.md``, ``card.json`` and the figures, by name; ``test`` holds the scored documents."""
     positive = test["positive"].to_numpy()
     names = np.array(test["source"].to_pylist(), np.str_)
     weight = balanced_weights(positive, names, card["source_weight_limit"])
@@ -243,7 +235,6 @@ so are all but the {AUDITED_VALUES} most frequent values of a column.
 
 
 def _pairs(audit: Sequence[Figures]) -> Iterable[tuple[Figures, Figures]]:
-    """The Pareto row and the threshold row of each group."""
     pareto = [row for row in audit if row["rule"] == "pareto"]
     threshold = [row for row in audit if row["rule"] == "threshold"]
     return zip(pareto, threshold, strict=True)

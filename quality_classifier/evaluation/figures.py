@@ -1,4 +1,4 @@
-"""The figures of the cards, as PNG files with the same bytes every time."""
+"""The figures of the cards, as reproducible PNG files."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def _png(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
-    """A figure of this size in inches, independent of this machine's matplotlib settings."""
+    """A figure, sized in inches, independent of this machine's matplotlib settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -51,7 +51,7 @@ def _png(width: float, height: float, draw: Callable[[Figure], None]) -> bytes:
 
 
 def ranking(curves: Mapping[str, npt.NDArray[np.float64]], overall: Mapping[str, Any]) -> bytes:
-    """ROC and precision-recall curve (:func:`quality_classifier.evaluation.metrics.curves`)."""
+    """The ROC and precision-recall curves (:func:`.metrics.curves`)."""
 
     def draw(figure: Figure) -> None:
         roc, pr = figure.subplots(1, 2)
@@ -94,7 +94,6 @@ def reliability(bins: Rows, overall: Mapping[str, Any]) -> bytes:
 
 
 def _reliability_line(axes: Axes, points: Rows) -> None:
-    """Shares with their intervals, against the diagonal."""
     axes.plot([0, 1], [0, 1], **_DOTTED)
     _unit_limits(axes)
     share = np.array([point["positive"] for point in points])
@@ -131,7 +130,7 @@ def keep_curve(rows: Rows) -> bytes:
 
 
 def score_histograms(rows: Rows) -> bytes:
-    """The scores of each source, as shares of its documents: one small panel a source."""
+    """Histograms of the scores of each source, as shares of its documents, in small panels."""
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
 
     def draw(axes: Axes, row: Mapping[str, Any]) -> None:
@@ -145,7 +144,7 @@ def score_histograms(rows: Rows) -> bytes:
 
 
 def audit(rows: Rows, title: str) -> bytes:
-    """Expected keep rates with their intervals, a line per group."""
+    """Expected keep rates with their intervals, one line per group."""
     shown = [row for row in rows if row["rule"] == "pareto"]
 
     def draw(figure: Figure) -> None:
@@ -166,7 +165,7 @@ def audit(rows: Rows, title: str) -> bytes:
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
-    """Documents by label and by expected grade; colour is the share of the label's documents."""
+    """Documents by label and expected grade, coloured by their share of the label."""
     number = np.array(counts)
     share = number / np.maximum(number.sum(axis=1, keepdims=True), 1)
     size = len(names)
@@ -190,7 +189,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> bytes:
 
 
 def graded_reliability(curves: Sequence[Rows], names: Sequence[str], at_least: str) -> bytes:
-    """For each grade above the lowest: the share of documents that reach it, by its probability."""
+    """The share of documents that reach each grade above the lowest, by predicted probability."""
 
     def draw(axes: Axes, curve: tuple[Rows, str]) -> None:
         points, name = curve
@@ -203,7 +202,7 @@ def graded_reliability(curves: Sequence[Rows], names: Sequence[str], at_least: s
 
 
 def pair_reliability(points: Rows) -> bytes:
-    """How often the first of a pair is the better one, by the probability that it is."""
+    """How often the first text of a pair is the better one, by the predicted probability."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -224,7 +223,7 @@ def _panels(
     height: float,
     sharey: bool = False,
 ) -> bytes:
-    """A small panel for each item, up to four in a line."""
+    """A small panel for each item, up to four in a row."""
     columns = min(4, len(items))
     lines = -(-len(items) // columns)
 
@@ -242,6 +241,5 @@ def _panels(
 
 
 def _unit_limits(axes: Axes) -> None:
-    """Both axes from 0 to 1, with room for the points at their ends."""
     axes.set_xlim(*_UNIT)
     axes.set_ylim(*_UNIT)

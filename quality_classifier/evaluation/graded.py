@@ -1,6 +1,6 @@
-"""How well grades are predicted: rank correlation, error, confusion, and agreement of labels.
+"""Metrics of predicted grades: rank correlation, error, confusion, and agreement of labels.
 
-All documents weigh the same: the labelled sample is assumed to be like the text to be scored.
+All documents weigh the same: the labelled sample is assumed to represent the text to be scored.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,20 +19,20 @@ FloatArray = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 SHOWN = 10
-"""Groups of fewer held-out documents have no row of their own."""
+"""Groups of fewer held-out documents get no row."""
 
 
 def spearman(a: FloatArray, b: FloatArray, weight: FloatArray | None = None) -> float:
-    """:func:`metrics.spearman`, 0 if one of the two is constant."""
+    """:func:`metrics.spearman`, or 0 if an input is constant."""
     return metrics.spearman(a, b, weight) or 0.0
 
 
 def interval(
     figure: Callable[[Rows], float], n: int, replicates: int, seed: int, group: Rows | None = None
 ) -> Estimate:
-    """A statistic of n rows, with a bootstrap interval; a ``group`` (int64 [n]) is drawn as one.
+    """The statistic ``figure`` of n rows, with a bootstrap interval.
 
-    ``figure`` takes the rows of a sample, with repeats.
+    The bootstrap resamples rows or, given ``group`` (int64 [n] in 0, 1, …), whole groups.
     """
     rng = np.random.default_rng(seed)
     groups = n if group is None else int(group.max()) + 1
@@ -47,7 +47,7 @@ def interval(
 def agreement(
     label: FloatArray, expected: FloatArray, replicates: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Spearman's correlation and the mean absolute error of n expected grades, with intervals."""
+    """Spearman's correlation and mean absolute error of n expected grades, with intervals."""
     figures: dict[str, Callable[[Rows], float]] = {
         "spearman": lambda r: spearman(expected[r], label[r]),
         "mae": lambda r: float(np.abs(expected[r] - label[r]).mean()),
@@ -59,7 +59,7 @@ def agreement(
 
 
 def nearest(value: FloatArray, values: Sequence[float]) -> Rows:
-    """The nearest of K rising grades to each of n values, the higher of two: int64 [n]."""
+    """The nearest of K ascending grades to each of n values; ties round up: int64 [n]."""
     middles = (np.array(values[:-1]) + np.array(values[1:])) / 2
     return np.searchsorted(middles, value, side="right")
 
@@ -74,8 +74,8 @@ def confusion(label: FloatArray, expected: FloatArray, values: Sequence[float]) 
 def reliability(reached: FloatArray, target: FloatArray) -> list[list[dict[str, float]]]:
     """The points of a reliability diagram for each grade but the lowest.
 
-    ``reached`` is P(grade k or more), float64 [n, K - 1], and ``target`` how far labels reach the
-    grade: from a half on they do.
+    ``reached`` is P(grade k or more), float64 [n, K - 1]; a label reaches the grade if ``target``
+    is at least 0.5.
     """
     ones = np.ones(len(reached))
     return [
@@ -87,11 +87,10 @@ def reliability(reached: FloatArray, target: FloatArray) -> list[list[dict[str, 
 def by_group(
     test: pa.Table, columns: Sequence[str], positive: npt.NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """Agreement by source, length and further columns, for values of SHOWN documents or more.
+    """Agreement by source, length and further columns, for values with SHOWN documents or more.
 
-    ``test`` has ``label``, ``expected_grade``, ``quality_score``, ``bytes`` (from which ``length``
-    is derived) and the columns; ``positive`` (bool [n]) says which labels reach the grade of the
-    score.
+    ``test`` has ``label``, ``expected_grade``, ``quality_score``, ``bytes`` (for ``length``) and
+    the columns; ``positive`` (bool [n]) marks labels that reach the grade of the score.
     """
     label = test["label"].to_numpy()
     expected = test["expected_grade"].to_numpy().astype(np.float64)
@@ -116,18 +115,17 @@ def by_group(
 
 
 def sizes(size: FloatArray) -> dict[str, int]:
-    """The median of n sizes in bytes, and the ends of their middle 90 %."""
+    """The median and the middle 90 % of n sizes in bytes."""
     low, median, high = np.quantile(size, [0.05, 0.5, 0.95])
     return {"low": int(low), "median": int(median), "high": int(high)}
 
 
 def label_noise(text: Rows, value: FloatArray, expected: FloatArray) -> dict[str, Any] | None:
-    """How two labels of a document agree, and how one of them agrees with the classifier.
+    """Agreement of two labels of a document, and of a label with the classifier.
 
-    All ordered pairs of labels of a document count; each document weighs the same. ``text`` (int64
-    [m], ascending) is the document of each label and ``value`` (float64 [m]) the label;
-    ``expected`` (float64 [n]) are the documents' expected grades. None if no document has two
-    labels.
+    Averaged over all ordered pairs of labels, with equal weight per document. ``text`` (int64 [m],
+    ascending) is the document of each label and ``value`` (float64 [m]) the label; ``expected``
+    (float64 [n]) holds the expected grades. None if no document has two labels.
     """
     first, second, weight = [], [], []
     for members in np.split(np.arange(len(text)), np.flatnonzero(np.diff(text)) + 1):

@@ -14,11 +14,11 @@ from winnow.text.groups import LENGTHS, NONE, domain, length
 FloatArray = npt.NDArray[np.float64]
 
 ALL = "(all)"
-"""The column and value of the rows about all documents."""
+"""The column and the value of rows for all documents."""
 
 MOST_VALUES = 100
 OTHER = "(other: "
-"""Prefix of the value for all but the most frequent ones, followed by their number."""
+"""Prefix of the row that sums up the less frequent values; their number follows."""
 
 RULES = ("pareto", "threshold", "run")
 
@@ -29,22 +29,20 @@ AUDIT = pa.schema(
         *required(low=pa.float64(), high=pa.float64(), ratio=pa.float64()),
     ]
 )
-"""An audit, a row per value and rule; of a column, the most frequent values come first
-(lengths from short to long).
+"""An audit: a row per value and rule, most frequent values first, lengths from short to long.
 
 ``rule`` is ``pareto`` (``rate`` is the expected keep rate), ``threshold`` or ``run`` (what was
-really kept). ``low`` and ``high`` are the ends of the interval of 95 %, ``ratio`` is the rate over
-that of all documents (0 where nothing at all is kept)."""
+kept). ``low`` and ``high`` bound the 95 % interval; ``ratio`` is the rate over that of all
+documents (0 where nothing is kept)."""
 
 _SUMS = ("documents", "score", "threshold", "expected", "run")
 
 
 class Audit:
-    """Adds up scored documents, a batch at a time; memory grows with the distinct values alone.
+    """Adds up scored documents batch by batch; memory grows only with the distinct values.
 
-    ``by`` are the columns to group by: ``domain`` and ``length`` are derived from ``url`` and
-    ``bytes`` if there is no such column. ``alpha`` is of the Pareto rule, ``threshold`` of the
-    threshold rule. Of ``bounded`` columns only :data:`MOST_VALUES` values have rows.
+    ``by`` names the columns to group by; ``domain`` and ``length`` are derived from ``url`` and
+    ``bytes`` if absent. ``bounded`` columns have rows for :data:`MOST_VALUES` values only.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class Audit:
         self._has_run = False
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Count documents: ``quality_score``, the columns to group by, ``kept`` if there is one.
+        """Count documents, given ``quality_score``, the columns to group by and perhaps ``kept``.
 
         Raises:
             ValueError: a column to group by is missing.
@@ -81,7 +79,7 @@ class Audit:
             self._parts = [_add_up(self._parts)]
 
     def table(self) -> pa.Table:
-        """The rates of everything counted so far (:data:`AUDIT`)."""
+        """The rates so far (:data:`AUDIT`)."""
         if not self._parts:
             return AUDIT.empty_table()
         total = _add_up(self._parts)
@@ -107,13 +105,13 @@ class Audit:
         return rows.take(sorted(range(len(rows)), key=ranks.__getitem__))
 
     def _rank(self, column: str, value: str, documents: int) -> tuple[int, int, str]:
-        """Columns as they were named, lengths from short to long, other values by frequency."""
+        """Columns in the order named, lengths from short to long, other values by frequency."""
         place = LENGTHS.index(value) if column == "length" and value in LENGTHS else -documents
         return self._by.index(column), 1 if value.startswith(OTHER) else place, value
 
 
 def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float) -> pa.Table:
-    """The audit of a table of scored documents; see :class:`Audit` for what it takes."""
+    """The audit of a table of scored documents (:class:`Audit`)."""
     counts = Audit(by, alpha, threshold)
     for batch in documents.to_batches():
         counts.update(batch)
@@ -123,12 +121,12 @@ def audit(documents: pa.Table, by: Sequence[str], alpha: float, threshold: float
 def expected_rate_interval(
     rate: FloatArray, n: FloatArray, alpha: float
 ) -> tuple[FloatArray, FloatArray]:
-    """The interval of each mean of n chances to be kept under the Pareto rule.
+    """The interval of each mean of n keep probabilities under the Pareto rule.
 
-    Chances lie between those of scores 0 and 1, and vary no more than if each were one of the two.
-    So Wilson's interval for a share, scaled to that range, covers at least as often as it says.
-    Intervals from the variance of the chances are narrower but often miss, since small samples lack
-    the rare document of high score that makes up most of the mean.
+    These range from that of score 0 to that of score 1, and vary at most as if each were one of the
+    two. So Wilson's interval for a share, scaled to that range, is conservative. Intervals from
+    their variance are narrower but often miss, since small samples lack the rare high-scoring
+    document that dominates the mean.
     """
     least = 2.0**-alpha
     if least == 1:
@@ -138,7 +136,7 @@ def expected_rate_interval(
 
 
 def values(batch: pa.RecordBatch, column: str) -> pa.Array:
-    """What to group n documents by: string [n], of a column or derived from one.
+    """The group of each of n documents, from a column or derived from one: string [n].
 
     Raises:
         ValueError: there is no such column.
@@ -158,7 +156,7 @@ def values(batch: pa.RecordBatch, column: str) -> pa.Array:
 
 
 def _most_frequent(total: pa.Table, column: str) -> pa.Table:
-    """The sums with one row in place of all but the most frequent values of a column."""
+    """The sums with all but the most frequent values of a column merged into one row."""
     of_column = pc.equal(total["column"], column)
     order = [("documents", "descending"), ("value", "ascending")]
     known = total.filter(of_column).sort_by(order)["value"][:MOST_VALUES]
@@ -170,7 +168,7 @@ def _most_frequent(total: pa.Table, column: str) -> pa.Table:
 
 
 def _add_up(parts: Sequence[pa.Table]) -> pa.Table:
-    """One row per column and value, in a fixed order of addition."""
+    """One row per column and value, added in a fixed order."""
     groups = pa.concat_tables(parts).group_by(["column", "value"], use_threads=False)
     summed = groups.aggregate([(name, "sum") for name in _SUMS])
     summed = summed.select(["column", "value", *(f"{name}_sum" for name in _SUMS)])

@@ -22,16 +22,16 @@ Scores = npt.NDArray[np.float32]
 HISTOGRAM_BINS = 20
 
 SHUFFLED = 1000
-"""Documents whose words are shuffled, at most."""
+"""Limit of documents whose words are shuffled."""
 
 AUDITED_VALUES, AUDITED_DOCUMENTS = 20, 10
-"""The card shows at most 20 values of a column, and only those of 10 documents or more."""
+"""The card shows at most this many values of a column, each with at least this many documents."""
 
 
 def evaluate(test: pa.Table, config: TrainConfig) -> dict[str, Any]:
-    """Everything the card says of held-out documents, as JSON values.
+    """The card's figures of held-out documents, as JSON values.
 
-    ``test`` has ``positive``, ``source``, ``bytes``, ``quality_score``, and the columns to audit by
+    ``test`` has ``positive``, ``source``, ``bytes``, ``quality_score`` and the columns to audit by
     (:class:`quality_classifier.evaluation.group_rates.Audit`).
     """
     by, alpha = [*config.audit.by, *config.metadata], config.audit.alpha
@@ -62,10 +62,7 @@ def evaluate(test: pa.Table, config: TrainConfig) -> dict[str, Any]:
 def per_source_metrics(
     score: Scores, positive: Flags, source: Names, config: TrainConfig
 ) -> list[dict[str, Any]]:
-    """The metrics of all documents, then of each source against the whole opposite class.
-
-    Both sides weigh the same.
-    """
+    """Metrics of all documents, then of each source against the opposite class at equal weight."""
     everything = np.ones(len(score), np.bool_)
     groups: list[tuple[str, str, Flags, Flags]] = [(ALL, ALL, everything, everything)]
     for label, class_name in CLASSES.items():
@@ -92,7 +89,6 @@ def per_source_metrics(
 
 
 def histograms(score: Scores, positive: Flags, source: Names) -> list[dict[str, Any]]:
-    """Histograms of the scores of each source."""
     rows = []
     for label, class_name in CLASSES.items():
         for name in np.unique(source[positive == label]).tolist():
@@ -102,7 +98,7 @@ def histograms(score: Scores, positive: Flags, source: Names) -> list[dict[str, 
 
 
 def histogram(score: Scores) -> list[int]:
-    """Documents in HISTOGRAM_BINS equal bins of the score over [0, 1]."""
+    """Number of documents in each of HISTOGRAM_BINS equal bins of the score over [0, 1]."""
     return np.histogram(score, HISTOGRAM_BINS, (0, 1))[0].tolist()
 
 
@@ -111,10 +107,9 @@ def shuffled_words(
 ) -> dict[str, Any]:
     """How much scores change when the words of a document are shuffled.
 
-    A bag of words does not change, a bag of word pairs hardly does. ``auc`` is the ROC-AUC of
-    originals against their shuffled copies, 0.5 if scores can't tell them apart. Of ``test``
-    (``text``, ``positive`` and ``quality_score``), whose order must not depend on what documents
-    are, the first SHUFFLED are used.
+    A bag of words does not change, and a bag of word pairs hardly does. ``auc`` is the ROC-AUC of
+    originals against shuffled copies, 0.5 if scores can't tell them apart. ``test`` (``text``,
+    ``positive``, ``quality_score``) is in random order; its first SHUFFLED documents are used.
     """
     some = test.slice(0, SHUFFLED)
     rng = np.random.default_rng(seed)
@@ -141,10 +136,10 @@ def shuffled_words(
 
 
 def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str, Any]]:
-    """Documents of each class and source: as read, removed, and in each split.
+    """Number of documents of each class and source: read, removed, and in each split.
 
-    ``duplicates`` are the counts of :func:`quality_classifier.splits.deduplicate`, ``documents``
-    what it left, with a column ``split``.
+    ``duplicates`` is from :func:`quality_classifier.splits.deduplicate`; ``documents`` are the
+    remaining ones, with a column ``split``.
     """
     rows = []
     for row in duplicates.to_pylist():
@@ -159,7 +154,6 @@ def document_counts(duplicates: pa.Table, documents: pa.Table) -> list[dict[str,
 
 
 def _most_frequent(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of an audit without rare values."""
     frequent = table.filter(pc.greater_equal(table["documents"], AUDITED_DOCUMENTS))
     seen: dict[str, set[str]] = defaultdict(set)
     rows = []

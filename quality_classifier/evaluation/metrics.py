@@ -1,7 +1,7 @@
-"""Metrics of held-out scores: ranking, calibration, and what the keep rule would keep.
+"""Metrics of held-out scores: ranking, calibration, and expected keep rates.
 
 All metrics are weighted. Intervals are percentiles of a bootstrap within each source, so they cover
-the choice of documents, not the choice of sources.
+the choice of documents but not of sources.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,19 +28,20 @@ PAIRED = {
     "longer": "If the longer text were the better one",
     "gain": "The difference",
 }
-"""The metrics of classes, of grades and of pairs by name, each with its title."""
+"""The titles of the metrics of classes, grades and pairs, by name."""
 
 BINS = 10
 """Equal bins of the score over [0, 1], for the calibration error and the reliability diagram."""
 
 CONFIDENCE = 0.95
-_Z = 1.959963984540054  # the normal quantile of 97.5 %
+Z = 1.959963984540054
+"""The normal quantile of 97.5 %."""
 
 _CLIP = 2.0**-24
-"""Scores are float32 and may be exactly 0 or 1: the log loss clips them by this much."""
+"""The log loss clips scores by this much, since float32 scores may be exactly 0 or 1."""
 
 _CHUNK = 1 << 22
-"""Numbers in one matrix of bootstrap weights (float64): bounds memory."""
+"""Bootstrap weights (float64) held at a time: bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Estimate:
 
     @classmethod
     def of(cls, value: float, drawn: Sequence[float] | FloatArray) -> "Estimate":
-        """With the interval from a statistic's values on bootstrap samples."""
+        """A value with the interval from its values on bootstrap samples."""
         tails = (1 - CONFIDENCE) / 2
         low, high = np.quantile(drawn, [tails, 1 - tails])
         return cls(float(value), float(low), float(high))
@@ -67,10 +68,10 @@ def evaluate(
     replicates: int,
     seed: int,
 ) -> dict[str, Estimate]:
-    """All of METRICS of n scored documents, both classes among them.
+    """METRICS of n scored documents of both classes.
 
     Scores are float32 [n] in [0, 1], ``positive`` bool [n], weights float64 [n] above 0. The
-    bootstrap draws ``replicates`` samples within each source (n names) of each class.
+    bootstrap draws ``replicates`` samples within each source and class.
     """
     order = np.argsort(-score, kind="stable")
     exact = score[order].astype(np.float64)
@@ -91,9 +92,9 @@ def evaluate(
 def weighted_metrics(
     score: FloatArray, positive: Flags, weights: FloatArray
 ) -> dict[str, FloatArray]:
-    """Each of METRICS under each of r sets of weights (float64 [r, n], at least 0): float64 [r].
+    """METRICS, each float64 [r], under r sets of nonnegative weights (float64 [r, n]).
 
-    ``score`` is float64 [n], descending, and ``positive`` bool [n].
+    ``score`` is float64 [n], descending; ``positive`` is bool [n].
     """
     mass = weights.sum(axis=1)
     clipped = np.clip(score, _CLIP, 1 - _CLIP)
@@ -114,23 +115,23 @@ def weighted_metrics(
 
 
 def roc_auc(score: FloatArray, positive: Flags, weight: FloatArray) -> float:
-    """The ROC-AUC (ties count half) of n scores, float64 [n], in any order."""
+    """The ROC-AUC of n scores (float64 [n]) in any order; ties count half."""
     order = np.argsort(-score, kind="stable")
     return float(_ranking(score[order], positive[order], weight[None, order])[0][0])
 
 
 def bin_of(score: FloatArray) -> npt.NDArray[np.int64]:
-    """The bin of each of n scores: int64 [n] in 0 … BINS - 1; a score of 1 is in the last."""
+    """The bin of each of n scores: int64 [n] in 0 … BINS - 1; a score of 1 is in the last bin."""
     return np.minimum((score * BINS).astype(np.int64), BINS - 1)
 
 
 def reliability(
     score: npt.NDArray[np.float32], positive: Flags, weight: FloatArray
 ) -> list[dict[str, float]]:
-    """The points of a reliability diagram: one row per bin that holds a document.
+    """The points of a reliability diagram: one row per nonempty bin.
 
-    ``score`` is the mean score in the bin, ``positive`` the share of positives with the ends of
-    its interval, and ``weight`` the bin's share. Calibrated scores agree with ``positive``.
+    ``score`` is the bin's mean score, ``positive`` its share of positives, with its interval, and
+    ``weight`` the bin's share of the weight. Calibrated scores agree with ``positive``.
     """
     exact = score.astype(np.float64)
     bins = bin_of(exact)
@@ -175,7 +176,7 @@ def curves(
 def spearman(
     a: npt.NDArray[Any], b: npt.NDArray[Any], weight: FloatArray | None = None
 ) -> float | None:
-    """The correlation of the ranks of n pairs, ties at their mean rank; None if one is constant."""
+    """Spearman's rank correlation of n pairs, ties at their mean rank; None if one is constant."""
     ranks = [_mean_ranks(values) for values in (a, b)]
     if any(np.ptp(rank) == 0 for rank in ranks):
         return None
@@ -187,32 +188,28 @@ def spearman(
 
 def _mean_ranks(values: npt.NDArray[Any]) -> FloatArray:
     _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[at]
-    return ranks
+    return (np.cumsum(counts) - (counts - 1) / 2)[at]
 
 
 def wilson(rate: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Wilson's 95 % score interval of each rate observed among ``n``."""
-    spread = _Z**2 / n
+    """Wilson's 95 % score interval of each rate among ``n`` observations."""
+    spread = Z**2 / n
     center = (rate + spread / 2) / (1 + spread)
-    half = _Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
-    # 0 and 1 are exact bounds there, which rounding would miss.
+    half = Z * np.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)
+    # Rounding would miss the exact bounds 0 and 1.
     low = np.where(rate == 0, 0.0, np.maximum(center - half, 0))
     return low, np.where(rate == 1, 1.0, np.minimum(center + half, 1))
 
 
 def expected_keep_rate(score: npt.NDArray[np.float32], alpha: float) -> FloatArray:
-    """The chance that the Pareto rule keeps each of n documents: ``(2 - score) ** -alpha``."""
+    """The probability that the Pareto rule keeps each of n documents: ``(2 - score) ** -alpha``."""
     return (2.0 - score.astype(np.float64)) ** -alpha
 
 
 def yields(
     score: npt.NDArray[np.float32], size: npt.NDArray[np.int64], alphas: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Expected shares of documents and of bytes that the Pareto rule keeps, a row per alpha.
-
-    ``size`` is the bytes of each of the n documents.
-    """
+    """Expected shares of documents and bytes (``size``) that the Pareto rule keeps, per alpha."""
     rows = []
     for alpha in alphas:
         kept = expected_keep_rate(score, alpha)
@@ -228,7 +225,7 @@ def _ranking(
     true, false = _cumulative(score, positive, weights)
     more_true, more_false = (np.diff(a, axis=1, prepend=0.0) for a in (true, false))
     pairs = (more_false * (true - more_true / 2)).sum(axis=1)
-    # A bootstrap sample may have no document above some threshold.
+    # A bootstrap sample may have no document above a threshold.
     precision = true / np.maximum(true + false, np.finfo(np.float64).tiny)
     total_true, total_false = true[:, -1], false[:, -1]
     return pairs / (total_true * total_false), (more_true * precision).sum(axis=1) / total_true
@@ -247,7 +244,7 @@ def _cumulative(
 def _resample(
     strata: npt.NDArray[np.int64], replicates: int, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
-    """Bootstrap counts of n documents, resampled within each stratum: [some, n] each."""
+    """Bootstrap counts of n documents, resampled within each stratum, in chunks [some, n]."""
     rows = max(1, _CHUNK // len(strata))
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     for start in range(0, replicates, rows):

@@ -9,7 +9,7 @@ from quality_classifier.splits import SPLITS
 
 
 def summary(card: Figures) -> dict[str, Any]:
-    """The part of the card that goes into ``classifier.json`` and the manifest of every run."""
+    """The part of the card for ``classifier.json`` and the manifest of every run."""
     overall = {"class": "(all)", "source": "(all)", "pairs": card["tested"]}
     return {
         "kind": card["kind"],

@@ -1,4 +1,4 @@
-"""How often the better text of a pair scores higher, and the baseline of picking the longer one."""
+"""Accuracy on pairs, and the baseline that picks the longer text."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +12,7 @@ from quality_classifier.kinds.pair_fitting import pair_loss
 FloatArray = npt.NDArray[np.float64]
 
 SETS = 10
-"""With this many sets of linked pairs or more, the bootstrap resamples sets instead of pairs."""
+"""With at least this many sets of linked pairs, the bootstrap resamples sets instead of pairs."""
 
 
 def in_order(better: FloatArray, worse: FloatArray) -> FloatArray:
@@ -32,9 +32,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The card's figures for n held-out pairs of t texts, as JSON values.
 
-    Of the texts, ``margin`` and ``size`` (in bytes) are float64 [t]. Of the pairs, ``better`` and
-    ``worse`` name their texts and ``linked`` (0, 1, …) their set of pairs that share texts or a
-    group: int64 [n]; ``source`` is n names. The bootstrap draws ``replicates`` samples.
+    Per text, ``margin`` and ``size`` (bytes) are float64 [t]. Per pair, int64 [n]: ``better`` and
+    ``worse`` index the texts, and ``linked`` numbers the sets of pairs that share texts or a group.
     """
     right = in_order(margin[better], margin[worse])
     longer = in_order(size[better], size[worse])
@@ -73,9 +72,9 @@ def evaluate(
 
 
 def noise(better: Rows, worse: Rows) -> dict[str, Any] | None:
-    """How often judgements of the same two texts agree; None if no two texts were judged twice.
+    """Agreement of judgements of the same two texts; None if no pair was judged twice.
 
-    ``agreement`` is the share that agree with the majority, an upper bound for any classifier.
+    ``agreement`` is the share that follows the majority, an upper bound for any classifier.
     """
     texts = np.sort(np.stack([better, worse], axis=1))
     _, which, count = np.unique(texts, axis=0, return_inverse=True, return_counts=True)

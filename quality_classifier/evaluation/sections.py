@@ -1,4 +1,4 @@
-"""Markup and sections that the cards of all classifiers share."""
+"""Markup and sections shared by the cards of all classifiers."""
 
 import json
 import textwrap
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Figures = Mapping[str, Any]
-"""What a card says, as JSON values."""
+"""The figures of a card, as JSON values."""
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; what has a meaning in Markdown is escaped in its cells."""
+    """A Markdown table, with its cells escaped."""
     lines = [titles, ["---"] * len(titles), *([_escape(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def fill(paragraph: str, indent: str = "") -> str:
-    """A paragraph in lines of at most 100 characters."""
+    """Wrap a paragraph at 100 characters."""
     words = " ".join(paragraph.split())
     return textwrap.fill(
         words, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
@@ -48,7 +48,7 @@ NEAR_DUPLICATES = """**Near-duplicates** are not removed, and text can be writte
 
 
 def flat(row: Figures) -> dict[str, Any]:
-    """A row of figures with each interval as text in another column."""
+    """A row of figures, with each interval as text in a second column."""
     out: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -60,7 +60,7 @@ def flat(row: Figures) -> dict[str, Any]:
 
 
 def unreadable(card: Figures, *where: str) -> str:
-    """A sentence on the records that could not be read, by reason and by the columns ``where``."""
+    """A sentence on unreadable records, by reason and the columns ``where``."""
     counts = ", ".join(
         f"{row['records']:,} × {row['reason']} in {' '.join(row[name] for name in where)}"
         for row in card["unreadable"]
@@ -69,7 +69,7 @@ def unreadable(card: Figures, *where: str) -> str:
 
 
 def shuffled_limit(shuffled: Figures) -> str:
-    """The limit by word order (:func:`held_out.shuffled_words`)."""
+    """The limit that word order is ignored (:func:`held_out.shuffled_words`)."""
     change = ", ".join(
         f"{name}s from {row['before']:.3f} to {row['after']:.3f}"
         for name, row in shuffled["mean_score"].items()
@@ -83,14 +83,14 @@ def shuffled_limit(shuffled: Figures) -> str:
 
 
 def length_limit(sizes: Figures) -> str:
-    """The limit that comes from the lengths of the training texts."""
+    """The limit set by the lengths of the training texts."""
     return f"""**It has seen one range of lengths.** 90 % of its texts have {sizes["low"]:,} to
         {sizes["high"]:,} bytes (median {sizes["median"]:,}). The evidence of words adds up, so much
         longer text gets scores near 0 or 1 that nobody has checked."""
 
 
 def making(card: Figures) -> str:
-    """The section on how it was fitted, and whether that is reproducible."""
+    """The section on how the model was fitted, and whether that is reproducible."""
     lines = [f"Code {card['code']}, seed {card['seed']}."]
     fitted = card["fitted"]
     if "trials" in fitted:
@@ -110,7 +110,6 @@ def making(card: Figures) -> str:
 
 
 def _chosen(trials: Sequence[Figures], unseen: Sequence[Figures]) -> str:
-    """Which fit was chosen, and why."""
     regression = "Logistic regression (L-BFGS) with an L2 penalty of 1 / c, chosen by the"
     if unseen:
         tried = ", ".join(f"{trial['c']:g}: {trial['roc_auc']:.4f}" for trial in unseen)

@@ -1,8 +1,8 @@
 """Reliability of scores within groups of documents, such as sources or types of pages.
 
-A score that separates good sources from bad ones may be uninformative within each, and then a
-filter selects sources rather than documents. So, per group: the spread of scores, their correlation
-with labels if there are any, and on request their calibration.
+A score that separates good sources from bad ones may be uninformative within each; the filter then
+selects sources rather than documents. So, per group: the spread of scores, and their correlation
+with labels and calibration if labels are known.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from quality_classifier.evaluation.graded import spearman
 from quality_classifier.evaluation.group_rates import values
-from quality_classifier.evaluation.metrics import BINS, bin_of, wilson
+from quality_classifier.evaluation.metrics import BINS, Z, bin_of, wilson
 from winnow.filesystem.tables import required
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,15 +24,15 @@ Counts = npt.NDArray[np.int64]
 Numbers = Callable[[pa.Array], FloatArray]
 
 NEAR_CONSTANT = 0.05
-"""Scores are near constant if 80 % of them lie within this. The calibration error of classifiers on
-held-out text is 0.02 to 0.05, so the order of most documents is then unreliable."""
+"""Scores are near constant if 80 % of them span less than this. The calibration error on held-out
+text is 0.02 to 0.05, so the order of most documents is then unreliable."""
 
 LEAST_DOCUMENTS = 20
-"""Groups of fewer documents are not judged."""
+"""Smaller groups are not judged."""
 
 SCORE_BINS = 100
 SAMPLE = 50_000
-"""Limit of labelled documents per group: those of smallest draw, a fair sample."""
+"""Limit of labelled documents per group: those with the smallest draws, a fair sample."""
 
 WITHIN = pa.schema(
     [
@@ -46,15 +46,15 @@ WITHIN = pa.schema(
         pa.field("calibration_error", pa.float64()),
     ]
 )
-"""A row per group, the most frequent first. ``low``, ``median`` and ``high`` are the scores that
-10, 50 and 90 % lie below; ``near_constant`` is null for less than LEAST_DOCUMENTS. Of ``labelled``
-documents: Spearman's rank correlation of score and label, null if one of them is constant; and,
-where a grade was named, the mean score, the share of documents that reach the grade, and the
-expected calibration error (in ten bins). Ends of intervals are of 95 %."""
+"""A row per group, the largest first. ``low``, ``median`` and ``high`` are the 10th, 50th and 90th
+percentile of the scores; ``near_constant`` is null below LEAST_DOCUMENTS. For ``labelled``
+documents: Spearman's correlation of score and label, null if one is constant; and, if a grade was
+named, the mean score, the share that reaches the grade, and the expected calibration error (in ten
+bins). Intervals are 95 %."""
 
 
 def score_quantiles(counts: Counts, shares: Sequence[float] = (0.1, 0.5, 0.9)) -> list[float]:
-    """Scores that these shares of documents lie below, from a histogram with equal bins in [0, 1].
+    """Quantiles of scores from a histogram with equal bins over [0, 1].
 
     Documents are assumed to be spread evenly in a bin. ``counts`` is int64 [bins], not all 0.
     """
@@ -69,7 +69,7 @@ def score_quantiles(counts: Counts, shares: Sequence[float] = (0.1, 0.5, 0.9)) -
 
 
 def near_constant(counts: Counts) -> bool | None:
-    """Whether the scores in a histogram (int64 [bins]) are near constant; None of too few."""
+    """Whether the scores in a histogram (int64 [bins]) are near constant; None if too few."""
     if counts.sum() < LEAST_DOCUMENTS:
         return None
     low, _, high = score_quantiles(counts)
@@ -77,27 +77,25 @@ def near_constant(counts: Counts) -> bool | None:
 
 
 def spearman_interval(rho: float, n: int) -> tuple[float, float]:
-    """The ends of the 95 % interval of a rank correlation of n > 3 documents.
+    """The 95 % interval of a rank correlation of n > 3 documents.
 
     Fisher's, with the variance ``(1 + rho ** 2 / 2) / (n - 3)`` (Bonett and Wright 2000,
     Psychometrika 65, p. 23-28).
     """
     if abs(rho) >= 1:
         return rho, rho
-    half = 1.959963984540054 * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = Z * np.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     return float(low), float(high)
 
 
 @dataclass
 class Within:
-    """Aggregates scored documents by group, a batch at a time.
+    """Aggregates scored documents by group, batch by batch.
 
-    Attributes:
-        by: the columns whose values together name a group; nothing is counted without any.
-        label: the column with labels, or None.
-        numbers: the number of each of k labels, string [k], followed by NaN: float64 [k + 1].
-        at_least: the label at which a document counts as good, for calibration.
+    The values of the columns ``by`` together name a group; without columns, nothing is counted.
+    ``numbers`` maps labels, string [k], to numbers and a final NaN, float64 [k + 1]. For
+    calibration, a document with a label of ``at_least`` or more counts as good.
     """
 
     by: Sequence[str]
@@ -110,7 +108,7 @@ class Within:
     _limit: int = 4 * SAMPLE
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Count documents: ``quality_score``, ``keep_draw`` and the named columns.
+        """Count documents, given ``quality_score``, ``keep_draw`` and the named columns.
 
         Raises:
             ValueError: a column is missing, or a label is neither a number nor in the scale.
@@ -148,7 +146,7 @@ class Within:
             self._limit = 2 * self._rows + 4 * SAMPLE
 
     def table(self) -> pa.Table:
-        """The rows counted so far (:data:`WITHIN`)."""
+        """The rows so far (:data:`WITHIN`)."""
         labelled = _smallest(self._labelled) if self._labelled else None
         rows: list[dict[str, Any]] = []
         for name, counts in self._histograms.items():
@@ -181,13 +179,13 @@ class Within:
 
 
 def share_near_constant(table: pa.Table) -> tuple[int, int]:
-    """The number of groups of :data:`WITHIN` with near-constant scores, and of all groups."""
+    """The number of near-constant groups in :data:`WITHIN`, and of all judged groups."""
     known = table["near_constant"].drop_null()
     return pc.sum(known).as_py() or 0, len(known)
 
 
 def _smallest(tables: Sequence[pa.Table]) -> pa.Table:
-    """The SAMPLE documents of smallest draw of each group, sorted."""
+    """The SAMPLE documents with the smallest draws in each group, sorted."""
     keys = ("group", "draw", "score", "label")
     table = pa.concat_tables(tables).sort_by([(key, "ascending") for key in keys])
     code = table["group"].combine_chunks().dictionary_encode().indices.to_numpy()

@@ -1,4 +1,4 @@
-"""The kinds of classifiers, each in a module: :data:`KINDS` names them all."""
+"""The kinds of classifiers, one module each."""
 
 from quality_classifier.kinds.contract import Model
 from quality_classifier.kinds.fasttext_model import FastTextModel

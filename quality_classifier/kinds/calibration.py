@@ -1,4 +1,4 @@
-"""From a model's margin to a calibrated score, and to grades. ``fitting.py`` fits them.
+"""From a model's margin to a calibrated score and to grades.
 
 The calibrated score is P(positive | text) for classes of equal weight. That prior matters: the
 Pareto rule keeps a document with probability (2 - score) ** -alpha.
@@ -19,19 +19,18 @@ def log_odds(score: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """``ln(s / (1 - s))`` of n scores, infinite at 0 and 1: float64 [n]."""
     exact = score.astype(np.float64)
     with np.errstate(divide="ignore"):
-        odds: FloatArray = np.log(exact) - np.log1p(-exact)
-    return odds
-
+        return np.log(exact) - np.log1p(-exact)
+    
 
 @dataclass(frozen=True)
 class Calibration:
-    """A rising function from margins (log odds, any real number) to scores in [0, 1].
+    """A monotone function from margins (log odds, any real number) to scores in [0, 1].
 
     Without ``knots`` it is Platt's sigmoid, ``1 / (1 + exp(-(slope * margin + intercept)))``. With
-    knots, ``(margin, score)`` from isotonic regression, it is linear between and flat outside.
+    knots, ``(margin, score)`` from isotonic regression, it is linear between them and flat outside.
 
     Raises:
-        ValueError: the parameters are no such function.
+        ValueError: the parameters do not define one.
     """
 
     slope: float = 1.0
@@ -64,7 +63,7 @@ class Calibration:
         return "identity" if self == Calibration.identity() else "sigmoid"
 
     def apply(self, margin: FloatArray) -> npt.NDArray[np.float32]:
-        """The scores of n margins: float32 [n] in [0, 1] from float64 [n], infinities allowed."""
+        """The scores of n margins (float64 [n], perhaps infinite): float32 [n] in [0, 1]."""
         if self.knots:
             margins, scores = np.array(self.knots, np.float64).T
             return np.interp(margin, margins, scores).astype(np.float32)
@@ -73,18 +72,14 @@ class Calibration:
         return scores.astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; :meth:`from_json` is the exact inverse."""
+        """JSON values that :meth:`from_json` inverts exactly."""
         if self.knots:
             return {"method": self.method, "knots": [list(knot) for knot in self.knots]}
         return {"method": self.method, "slope": self.slope, "intercept": self.intercept}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Calibration":
-        """The calibration that :meth:`to_json` wrote.
-
-        Raises:
-            ValueError: the value is damaged or of another format.
-        """
+        """The calibration that :meth:`to_json` wrote; ValueError if it is damaged."""
         try:
             match value["method"]:
                 case "identity" | "sigmoid":
@@ -98,16 +93,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Grades:
-    """K grades of a classifier of labels, and how likely each but the lowest is reached.
+    """K grades, lowest first, and the probability of reaching each but the lowest.
 
     Attributes:
-        names: of the grades, from the lowest.
-        values: their numbers, ascending.
         at_least: the grade whose probability is the score, 1 … K - 1.
         curves: K - 1 calibrations, from the margin to P(grade k or more) for k = 1 … K - 1.
 
     Raises:
-        ValueError: the numbers of names, values and curves don't fit, or values don't rise.
+        ValueError: names, values and curves don't match in number, or values don't rise.
     """
 
     names: tuple[str, ...]
@@ -138,7 +131,7 @@ class Grades:
         return grade.astype(np.float32)
 
     def scale(self) -> dict[str, Any]:
-        """The meaning of score and expected grade, as plain JSON values."""
+        """The meaning of score and expected grade, as JSON values."""
         return {
             "names": list(self.names),
             "values": list(self.values),
@@ -146,16 +139,12 @@ class Grades:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; :meth:`from_json` is the inverse."""
+        """JSON values that :meth:`from_json` inverts."""
         return {**self.scale(), "curves": [curve.to_json() for curve in self.curves]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Grades":
-        """What :meth:`to_json` wrote.
-
-        Raises:
-            ValueError: the value is damaged.
-        """
+        """The grades that :meth:`to_json` wrote; ValueError if they are damaged."""
         try:
             names = tuple(map(str, value["names"]))
             return cls(

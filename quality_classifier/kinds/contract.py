@@ -1,4 +1,4 @@
-"""The interface of classifier kinds: models that score text, are fitted, written and read."""
+"""The interface of a kind of classifier: fit, save, load and score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Labelled:
-    """n documents to learn from: text (string or large_string [n]), class (bool [n]) and weight
-    (float64 [n], mean 1; under it classes and sources are balanced).
+    """n training documents: text (string or large_string [n]), class (bool [n]) and a weight that
+    balances classes and sources (float64 [n], mean 1).
     """
 
     text: pa.Array
@@ -24,9 +24,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a model is fitted: with the settings of its kind and the method of calibration.
+    """How to fit a model: ``settings`` are those of its kind, ``method`` that of the calibration.
 
-    Files may go to ``folder``, which outlives the model; ``say`` reports progress.
+    ``folder`` is for files and outlives the model; ``say`` reports progress.
     """
 
     settings: Any
@@ -37,27 +37,22 @@ class Fitting:
 
 
 class Scorer(ABC):
-    """Gives margins. Threads may share one."""
+    """Computes margins; thread-safe."""
 
     @abstractmethod
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """Log odds before calibration of n documents, a string or large_string array: [n]."""
+        """Uncalibrated log odds of n documents (string or large_string array): [n]."""
 
 
 class Model(Scorer):
-    """A trained model.
-
-    Attributes:
-        kind: its name in :data:`quality_classifier.kinds.KINDS`, in settings and in files.
-        weights_file: the name of the file that :meth:`save` writes.
-    """
+    """A trained model. ``kind`` names its class in settings and files."""
 
     kind: ClassVar[str]
     weights_file: ClassVar[str]
 
     @abstractmethod
     def rules(self) -> dict[str, Any]:
-        """What changes a score besides the weights, as JSON values."""
+        """Everything but the weights that affects a score, as JSON values."""
 
     @abstractmethod
     def save(self, path: Path) -> None:
@@ -66,7 +61,7 @@ class Model(Scorer):
     @classmethod
     @abstractmethod
     def load(cls, path: Path, rules: Mapping[str, Any]) -> Self:
-        """The model that :meth:`save` wrote. ``rules`` holds what :meth:`rules` gave, and more.
+        """The model that :meth:`save` wrote; ``rules`` includes those of :meth:`rules`.
 
         Raises:
             ValueError: the file or the rules are damaged.
@@ -77,7 +72,7 @@ class Model(Scorer):
     def fit(
         cls, train: Labelled, calibration: Labelled, how: Fitting
     ) -> tuple[Self, dict[str, Any]]:
-        """A model of the training split, and what its card says of the fitting (JSON values).
+        """Fit the training split, choosing settings by the ``calibration`` split.
 
-        The ``calibration`` split chooses among settings.
+        Returns the model and the card's figures of the fit, as JSON values.
         """

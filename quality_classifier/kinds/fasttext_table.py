@@ -1,9 +1,8 @@
 """fastText's softmax without its vectors: one number for each word or n-gram and label.
 
 fastText averages the vectors of a text's words and n-grams, and multiplies the mean by a vector for
-each label. The product of a mean is the mean of the products, so each vector is multiplied once,
-when the model is loaded, and a score is a sum over a small table. The kernels are in
-:mod:`quality_classifier.kinds.fasttext_kernel`.
+each label. The product of a mean is the mean of the products: multiply each vector once, on load,
+and a score is a sum over a small table (:mod:`quality_classifier.kinds.fasttext_kernel`).
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from quality_classifier.kinds.fasttext_file import SOFTMAX, FastTextFile
 from winnow.text.buffers import Octets, string_buffers
 
 MOST_LABELS = 8
-"""With more of them the table is no longer much smaller than the vectors."""
+"""With more labels the table is no longer much smaller than the vectors."""
 
 _CHUNK_BYTES = 1 << 25
 _END = np.frombuffer(b"</s>", np.uint8)
@@ -25,16 +24,15 @@ _END = np.frombuffer(b"</s>", np.uint8)
 
 @dataclass(frozen=True)
 class FastTextTable:
-    """A model with a softmax and a dense input matrix, for the probability of one label.
+    """The probability of one label, under a softmax and a dense input matrix.
 
     Attributes:
-        rows: float32 [rows, labels - 1], of each input vector the logits of the other labels minus
-            that of ours. A word's row is the sum over the word and its parts.
-        counts: int32 [n_words], how many vectors a word's row is the sum of.
+        rows: float32 [rows, labels - 1], per input vector the logits of the other labels minus
+            ours. A word's row is the sum over the word and its subwords.
+        counts: int32 [n_words], the number of vectors in a word's sum.
         slots: uint64, the hash table of the words (:func:`fasttext_kernel.hash_table`).
-        words, offsets: their bytes and bounds, as in :class:`FastTextFile`.
+        words, offsets: as in :class:`FastTextFile`.
         end: the row of the word that ends every line, or -1.
-        rules: how n-grams and parts of words become rows.
     """
 
     rows: npt.NDArray[np.float32]
@@ -46,25 +44,23 @@ class FastTextTable:
     rules: kernel.Rules
 
     def probabilities(self, lines: pa.Array) -> npt.NDArray[np.float64]:
-        """P(label) + 1e-5, as fastText has it, of n lines: float64 [n]; 0 if no word is known.
+        """P(label) + 1e-5, as in fastText, of n lines (string or large_string): float64 [n].
 
-        Args:
-            lines: string or large_string [n], in which spaces alone separate words.
+        Only spaces separate words. 0 if no word is known.
         """
         model = (self.rows, self.counts, self.slots, self.words, self.offsets, self.end, self.rules)
-        found: npt.NDArray[np.float64] = kernel.probabilities(*string_buffers(lines), *model)
-        return found
+        return kernel.probabilities(*string_buffers(lines), *model)
 
 
 def table(file: FastTextFile, label: str) -> FastTextTable | None:
-    """The table of a model for a label that it has; None if fastText's own code must score.
+    """The table of a model for one of its labels; None if fastText's own code must score.
 
     Raises:
         ValueError: the vectors hold NaN or infinity.
         OSError: the file can't be read.
     """
-    # Other losses look sigmoids up in fastText's table of them, or walk through a tree. Labels with
-    # another prefix could occur in a text, where fastText leaves them out.
+    # Other losses look up tabulated sigmoids or walk a tree. Labels with another prefix could occur
+    # in a text, where fastText skips them.
     if (
         file.loss != SOFTMAX
         or len(file.offsets) < 2

@@ -1,4 +1,4 @@
-"""Fitting: the weights of the hashed-linear kind, and the calibration of any kind."""
+"""Fit the weights of the hashed-linear kind, and the calibration of any kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class Examples:
 def fit_linear(
     train: Examples, calibration: Examples, cs: Sequence[float], method: str
 ) -> tuple[npt.NDArray[np.float32], float, list[dict[str, float]]]:
-    """Logistic regression, its penalty chosen by the calibrated log loss of the calibration split.
+    """Logistic regression, with the penalty of least calibrated loss on the calibration split.
 
-    L-BFGS from zero is deterministic, to the bit on one BLAS thread. Returns the weights (float32
-    [buckets]), the bias, and for each of ``cs``, ascending, a trial: ``c``, ``log_loss`` and
+    L-BFGS from zero is bit-for-bit deterministic on one BLAS thread. Returns the weights (float32
+    [buckets]), the bias, and a trial for each of ``cs``, ascending: ``c``, ``log_loss`` and
     ``iterations``.
     """
     best: tuple[float, npt.NDArray[np.float32], float] | None = None
@@ -59,21 +59,21 @@ def fit_linear(
 def fit_calibration(
     margin: FloatArray, positive: Flags, weight: FloatArray, method: str
 ) -> Calibration:
-    """The calibration of a frozen model, from the margins of documents it was not trained on.
+    """Calibrate a trained model on the margins of documents outside its training split.
 
-    ``sigmoid`` (Platt 1999) has two parameters and keeps the order of documents, so thresholds keep
-    their meaning and small calibration splits suffice. ``isotonic`` follows any rising curve, but
-    maps whole ranges of margins to one score. It is held off 0 and 1 by the effect of one more
-    document of the other class (Laplace), because a score of 1 is always kept.
+    ``sigmoid`` (Platt 1999) has two parameters and preserves the ranking, so small calibration
+    splits suffice. ``isotonic`` fits any monotone curve, but maps ranges of margins to one score.
+    It stays off 0 and 1 by the effect of one more document of the other class (Laplace), because a
+    score of 1 is always kept.
 
-    Margins are float64 [n], ``positive`` bool [n] with both classes among them, weights float64 [n]
-    with mean 1, which balance the classes.
+    Margins are float64 [n], ``positive`` is bool [n] with both classes, and weights are float64 [n]
+    with mean 1 and balance the classes.
     """
     assert method in METHODS
     if method == "isotonic":
         return isotonic(margin, positive, weight)
     # Platt's targets, (n + 1) / (n + 2) and 1 / (n + 2) in place of 1 and 0, keep the slope finite
-    # where the classes can be told apart. A document of target t is t of one class, 1 - t of the
+    # if the classes are separable. A document of target t counts t for one class and 1 - t for the
     # other. ``CalibratedClassifierCV`` fits the same, but refuses weights for a frozen model.
     n_positive, n_negative = weight[positive].sum(), weight[~positive].sum()
     target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
@@ -89,7 +89,7 @@ def fit_calibration(
 def isotonic(
     margin: FloatArray, target: Flags | FloatArray, weight: FloatArray | None = None
 ) -> Calibration:
-    """Isotonic regression of n targets in [0, 1] on their margins, held off 0 and 1."""
+    """Isotonic regression of n targets in [0, 1] on their margins, kept off 0 and 1."""
     rest = 1 / (len(margin) + 2)
     curve = IsotonicRegression(y_min=rest, y_max=1 - rest)
     curve.fit(margin, target, sample_weight=weight)

@@ -1,7 +1,6 @@
-"""Fitting to grades: one margin per document, for each kind of classifier.
+"""Fit each kind of classifier to grades: one margin per document.
 
-The loss and the penalty are those under which the grades of the calibration split are the
-likeliest, once the margins are calibrated.
+The calibration split chooses the loss and the penalty by its calibrated log loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,13 +26,13 @@ from quality_classifier.kinds.linear import HashedLinear
 FloatArray = npt.NDArray[np.float64]
 
 _LEAST = 2.0**-24
-"""Probabilities are held this far off 0, as in the metrics."""
+"""Lower bound of probabilities, as in the metrics."""
 
 
 @dataclass(frozen=True)
 class Graded:
-    """n documents to learn from: text, and how far each reaches the K - 1 grades above the lowest
-    (float64 [n, K - 1] in [0, 1], see :func:`quality_classifier.labels.at_or_above`).
+    """n training documents: text and a target for each grade above the lowest
+    (float64 [n, K - 1], see :func:`quality_classifier.labels.at_or_above`).
     """
 
     text: pa.Array
@@ -45,8 +44,8 @@ def fit_ordinal(features: sp.csr_array, target: FloatArray, c: float) -> FloatAr
 
     P(grade k or more) = sigmoid(margin - threshold k). The loss is the mean over thresholds of the
     logistic loss, summed over documents ("all-threshold", Rennie and Srebro 2005), with an L2
-    penalty of 1 / c; of two grades, that is logistic regression. L-BFGS from zero. ``features`` are
-    float32 [n, columns], the target float64 [n, K - 1].
+    penalty of 1 / c; for two grades, that is logistic regression. L-BFGS from zero. ``features``
+    are float32 [n, columns], targets float64 [n, K - 1].
     """
     columns, (n, steps) = features.shape[1], target.shape
     transposed = features.T.tocsr()
@@ -66,11 +65,10 @@ def fit_ordinal(features: sp.csr_array, target: FloatArray, c: float) -> FloatAr
             np.zeros(columns + steps),
             jac=True,
             method="L-BFGS-B",
-            # As scikit-learn's logistic regression, whose loss is a mean over documents as well.
+            # As in scikit-learn's logistic regression, whose loss is a mean over documents, too.
             options={"maxiter": 1000, "gtol": 1e-4, "ftol": 64 * np.finfo(np.float64).eps},
         )
-    weights: FloatArray = found.x[:columns]
-    return weights
+    return found.x[:columns]
 
 
 def fit_squared(features: sp.csr_array, target: FloatArray, c: float) -> FloatArray:
@@ -82,20 +80,18 @@ def fit_squared(features: sp.csr_array, target: FloatArray, c: float) -> FloatAr
     model = Ridge(alpha=1 / c, solver="lsqr", tol=1e-6)
     with threadpool_limits(1):
         model.fit(features, (grade - grade.mean()) / grade.std())
-    weights: FloatArray = model.coef_.ravel()
-    return weights
+    return model.coef_.ravel()
 
 
 LOSSES = {"ordinal": fit_ordinal, "squared": fit_squared}
 
 
 def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Calibration, ...]:
-    """P(grade k or more) as rising functions of the margin that never cross: K - 1 of them.
+    """P(grade k or more) as K - 1 monotone functions of the margin that never cross.
 
     ``sigmoid`` has one slope and a threshold for each grade (McCullagh 1980), with Platt's targets.
     ``isotonic`` is a regression for each grade; they cannot cross, since the regression rises with
-    its target. Margins are float64 [n], targets [n, K - 1], of documents outside the training
-    split.
+    its target. Margins (float64 [n]) and targets ([n, K - 1]) are from outside the training split.
 
     Raises:
         ValueError: higher margins don't mean higher grades.
@@ -106,7 +102,7 @@ def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Cal
     above = target.sum(axis=0)
     smoothed = target * (above + 1) / (above + 2) + (1 - target) / (n - above + 2)
     scale = margin.std() or 1.0
-    # A row for each document and threshold: its margin, and which threshold it is.
+    # A row for each document and threshold: the margin, and the threshold as one-hot.
     rows = np.concatenate(
         [np.repeat(margin / scale, steps)[:, None], np.tile(-np.eye(steps), (n, 1))], axis=1
     )
@@ -122,7 +118,7 @@ def fit_curves(margin: FloatArray, target: FloatArray, method: str) -> tuple[Cal
 
 
 def log_loss(curves: Sequence[Calibration], margin: FloatArray, target: FloatArray) -> float:
-    """The mean of -log P(grade) of n documents; between two grades, the mean of both."""
+    """The mean of -log P(grade) of n documents; labels between two grades weigh both."""
     reached = np.stack([curve.apply(margin).astype(np.float64) for curve in curves], axis=1)
     surprise = -np.log(np.maximum(likelihoods(reached), _LEAST))
     return float((likelihoods(target) * surprise).sum(axis=1).mean())
@@ -131,10 +127,10 @@ def log_loss(curves: Sequence[Calibration], margin: FloatArray, target: FloatArr
 def fit_hashed_linear(
     train: Graded, calibration: Graded, how: Fitting
 ) -> tuple[Model, dict[str, Any]]:
-    """Both of LOSSES with each of ``settings.c``; the calibration split chooses.
+    """Try all LOSSES and ``settings.c``; the calibration split chooses.
 
     Raises:
-        ValueError: with none of them do higher margins mean higher grades.
+        ValueError: under none do higher margins mean higher grades.
     """
     settings = how.settings
     config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
@@ -164,7 +160,7 @@ def fit_hashed_linear(
 
 
 def used_columns(features: sp.csr_array) -> tuple[sp.csr_array, npt.NDArray[np.int64]]:
-    """The matrix without columns that are 0 everywhere, and which columns it has."""
+    """The matrix without all-zero columns, and the indices of the others."""
     columns, indices = np.unique(features.indices, return_inverse=True)
     shape = (features.shape[0], len(columns))
     compact = sp.csr_array((features.data, indices.ravel(), features.indptr), shape=shape)
@@ -174,17 +170,17 @@ def used_columns(features: sp.csr_array) -> tuple[sp.csr_array, npt.NDArray[np.i
 def spread(
     weights: FloatArray, columns: npt.NDArray[np.int64], buckets: int
 ) -> npt.NDArray[np.float32]:
-    """A whole table of weights from those of some columns: float32 [buckets]."""
+    """The full table of weights from those of some columns: float32 [buckets]."""
     table = np.zeros(buckets, np.float32)
     table[columns] = weights
     return table
 
 
 def fit_fasttext(train: Graded, calibration: Graded, how: Fitting) -> tuple[Model, dict[str, Any]]:
-    """FastText has neither loss: it sees a document once for each grade above the lowest.
+    """FastText has neither loss: show it each document once per grade above the lowest.
 
-    As good where the document reaches the grade, else as bad. So it learns the logistic regression
-    of the mean of the target, with as many examples in all as ``settings.epochs`` ask for.
+    The document is good if it reaches the grade, else bad. So fastText learns the logistic
+    regression of the mean target, on the number of examples that ``settings.epochs`` asks for.
     """
     steps = train.target.shape[1]
     draw = np.random.default_rng(how.seed).random(len(train.text))
@@ -193,10 +189,9 @@ def fit_fasttext(train: Graded, calibration: Graded, how: Fitting) -> tuple[Mode
     rows = np.repeat(np.arange(len(train.text)), steps)
     text = train.text.take(pa.array(rows))
     shown = Labelled(text, positive, np.ones(len(rows)))
-    epochs = -(-how.settings.epochs // steps)
-    settings = replace(how.settings, epochs=epochs)
+    settings = replace(how.settings, epochs=-(-how.settings.epochs // steps))
     model, fitted = FastTextModel.fit(shown, shown, replace(how, settings=settings))
-    return model, fitted | {"epochs": epochs}
+    return model, fitted | {"epochs": settings.epochs}
 
 
 GRADED: dict[str, Callable[..., tuple[Model, dict[str, Any]]]] = {

@@ -1,4 +1,4 @@
-"""Fitting to pairs of a better and a worse text: a margin that ranks them."""
+"""Fit each kind of classifier to pairs of a better and a worse text: a margin that ranks them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,41 +22,40 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pairs:
-    """n pairs: of t different texts, the numbers of the better and of the worse (int64 [n])."""
+    """n pairs: t different texts, and the indices of the better and the worse (int64 [n])."""
 
     text: pa.Array
     better: npt.NDArray[np.int64]
     worse: npt.NDArray[np.int64]
 
     def won(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Each text of each pair, int64 [2 n], and whether it was the better one, bool [2 n]."""
+        """The texts of all pairs, int64 [2 n], and whether each is the better one, bool [2 n]."""
         rows = np.concatenate([self.better, self.worse])
         return rows, np.arange(len(rows)) < len(self.better)
 
 
 def fit_pairs(better: sp.csr_array, worse: sp.csr_array, c: float) -> FloatArray:
-    """The weights under which P(better wins) = sigmoid(its margin - the other's): [columns].
+    """The weights (float64 [columns]) of P(better wins) = sigmoid(its margin - the other's).
 
-    Logistic regression on differences (Bradley and Terry 1952), of each pair in both orders.
+    Logistic regression on the differences of each pair in both orders (Bradley and Terry 1952).
     """
     difference = sp.vstack([better - worse, worse - better], format="csr")
     won = np.repeat([True, False], better.shape[0])
     model = LogisticRegression(C=c / 2, solver="lbfgs", max_iter=1000, fit_intercept=False)
     with threadpool_limits(1):
         model.fit(difference, won)
-    weights: FloatArray = model.coef_[0].astype(np.float64)
-    return weights
+    return model.coef_[0].astype(np.float64)
 
 
 def pair_loss(difference: FloatArray) -> float | None:
     """The mean of -log P(better wins) = -log sigmoid(slope * difference) under the best slope.
 
-    ``difference`` is the margin of the better less that of the worse, float64 [n]. None if the
-    slope is not above 0: the better ones don't have the higher margins.
+    ``difference`` is the margin of the better minus that of the worse, float64 [n]. None if the
+    slope is not above 0: better texts don't have higher margins.
     """
     both = np.concatenate([difference, -difference])[:, None]
     scale = np.abs(difference).max(initial=0) or 1.0
-    # A faint penalty keeps the slope finite where every pair is in order.
+    # A small penalty keeps the slope finite if every pair is in order.
     model = LogisticRegression(C=100.0, fit_intercept=False, tol=1e-8)
     with threadpool_limits(1):
         model.fit(both / scale, np.repeat([True, False], len(difference)))
@@ -70,7 +69,7 @@ def fit_hashed_linear(
     """Logistic regression on differences; the calibration pairs choose from ``settings.c``.
 
     Raises:
-        ValueError: with none of them have better texts the higher margins.
+        ValueError: under none do better texts have higher margins.
     """
     settings = how.settings
     config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
@@ -97,7 +96,7 @@ def fit_hashed_linear(
 
 
 def fit_fasttext(train: Pairs, calibration: Pairs, how: Fitting) -> tuple[Model, dict[str, Any]]:
-    """FastText has no pairs: it sees each text as good where it is better, else as bad."""
+    """FastText has no pairs: show it each text as good where it is better, else as bad."""
     rows, won = train.won()
     shown = Labelled(train.text.take(pa.array(rows)), won, np.ones(len(rows)))
     return FastTextModel.fit(shown, shown, how)

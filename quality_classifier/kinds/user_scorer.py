@@ -1,8 +1,8 @@
-"""A user-defined classifier, by its dotted path: a class with a ``score``.
+"""A user-defined classifier, named by the dotted path of a class.
 
 The class is instantiated without arguments. ``score(text)`` takes a string or large_string array of
-n documents and returns float32 [n] in [0, 1]; threads may share it. The optional ``input_files``
-are paths of files that its scores depend on.
+n documents and returns float32 [n] in [0, 1]; it must be thread-safe. The optional ``input_files``
+are paths of files that scores depend on.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class UserScorer(Scorer):
         self._path = path
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """The log odds of its scores, which the logistic function inverts exactly: [n].
+        """The log odds of its scores: [n].
 
         Raises:
             RuntimeError: it raised an error or returned invalid scores.

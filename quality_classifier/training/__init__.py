@@ -1,1 +1,1 @@
-"""Trains a classifier: from classes, from grades or from pairs of documents."""
+"""Train a classifier from classes, grades or pairs of documents."""

@@ -1,4 +1,4 @@
-"""Train from classes: read, split, fit, calibrate, evaluate, write."""
+"""Train from classes."""
 
 import tempfile
 from dataclasses import replace
@@ -25,14 +25,14 @@ from quality_classifier.training.shared import fitting, origin, read_documents, 
 from winnow.commands import command_line, console
 
 LEAST = 10
-"""Documents of each class that each split must hold; a useful classifier needs hundreds."""
+"""Minimum of documents per class and split; a useful classifier needs hundreds."""
 
 
 def train(config: TrainConfig) -> None:
-    """Learn from classes, labels or pairs, as the config says, and print a summary.
+    """Learn from classes, labels or pairs, as configured, and print a summary.
 
     Raises:
-        ValueError: there is too little input, it can't be read, or the output exists.
+        ValueError: the input is too small or unreadable, or the output exists.
     """
     if config.labels is not None:
         grades.train(config)
@@ -94,7 +94,7 @@ def train_classes(config: TrainConfig) -> None:
 def fit(
     documents: pa.Table, config: TrainConfig, unseen: Unseen | None, how: Fitting
 ) -> tuple[Model, Calibration, dict[str, Any]]:
-    """The model, from the training split, its calibration, from that split, and what the card says.
+    """The model, its calibration, and the card's figures of the fit.
 
     If sources were left out in turn, ``unseen`` has the best penalty.
     """
@@ -111,7 +111,7 @@ def fit(
 
 
 def unseen_sources(documents: pa.Table, config: TrainConfig, how: Fitting) -> Unseen | None:
-    """How the kind does on sources left out of training, by fits on a sample of the documents."""
+    """Evaluate the kind on sources left out of training, on a sample of the documents."""
     positive = documents["positive"].to_numpy()
     source = np.array(documents["source"].to_pylist(), np.str_)
     split = documents["split"].to_numpy()
@@ -148,7 +148,7 @@ def unseen_sources(documents: pa.Table, config: TrainConfig, how: Fitting) -> Un
 def any_fit(
     text: pa.Array, positive: npt.NDArray[np.bool_], kind: str, how: Fitting
 ) -> leave_one_out.Fit:
-    """Silent fits of a kind that has no c."""
+    """A silent fit of a kind without ``c``."""
 
     def fit(
         _: float, rows: leave_one_out.Rows, weight: npt.NDArray[np.float64]
@@ -161,15 +161,15 @@ def any_fit(
 
 
 def check_enough(counts: list[dict[str, Any]]) -> None:
-    """Raise ValueError if a split holds fewer than LEAST documents of a class."""
+    """Raise ValueError if a split has fewer than LEAST documents of a class."""
     for name in CLASSES.values():
         for split in splits.SPLITS:
             found = sum(row[split] for row in counts if row["class"] == name)
             if found < LEAST:
                 total = sum(row[s] for row in counts if row["class"] == name for s in splits.SPLITS)
                 raise ValueError(
-                    f"too few {name} documents: {total} without duplicates, of which {found} fall"
-                    f" to the {split} split, which needs {LEAST}. Give some hundreds at least"
+                    f"too few {name} documents: {total} without duplicates, of which {found} are"
+                    f" in the {split} split, which needs {LEAST}. Give some hundreds at least"
                 )
 
 
