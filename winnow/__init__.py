@@ -1,4 +1,4 @@
-"""What all packages share, and the command ``winnow``; see :mod:`winnow.cli`."""
+"""Code shared by all packages, and the command ``winnow`` (:mod:`winnow.cli`)."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Checks of command-line arguments that all commands share."""
+"""Command-line arguments: checks shared by all commands."""
 
 import argparse
 import os
@@ -47,11 +47,7 @@ def nearest(name: str, known: Iterable[str], similarity: float = 0.6) -> str | N
 
 
 def check_utf8(arguments: Iterable[str]) -> None:
-    """Refuse names that can't be written to our output files.
-
-    Raises:
-        ValueError: an argument is not UTF-8.
-    """
+    """Raise ValueError for an argument that is not UTF-8: output files could not name it."""
     for argument in arguments:
         if not is_utf8(argument):
             raise ValueError(
@@ -60,7 +56,7 @@ def check_utf8(arguments: Iterable[str]) -> None:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name from the operating system, which may be any bytes, is UTF-8."""
+    """Whether a name from the operating system, perhaps any bytes, is UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,4 @@
-"""The command ``winnow``, which runs every other command by name.
-
-A command is a module, run as by ``python -m``. Importing none here keeps ``winnow --help`` fast.
-"""
+"""The command ``winnow``: runs a module as ``python -m`` does, without importing the others."""
 
 import os
 import runpy
@@ -10,11 +7,11 @@ import sys
 from winnow.arguments import nearest
 
 PROGRAM = "WINNOW_PROGRAM"
-"""The environment variable that tells a command by which name it was started."""
+"""The environment variable with the name under which a command was started."""
 
-EXIT_CODES = "0 done, 1 it could not be done, 2 wrong usage, 130 interrupted"
+EXIT_CODES = "0 done, 1 failed, 2 wrong usage, 130 interrupted"
 
-# From raw text to a verdict: (command, module, what it does), by stage.
+# (command, module, help), by stage.
 COMMANDS = {
     "filter text": [
         ("classifier train", "quality_classifier.train", "a quality classifier, with its card"),
@@ -23,12 +20,12 @@ COMMANDS = {
         ("decide", "pipeline.decide", "another keep rule, without model or text"),
         ("steps fit", "pipeline.fit_steps", "fit settings of steps to a language, from good text"),
         ("calibrate", "pipeline.calibrate", "the combined score of several classifiers"),
-        ("audit", "quality_classifier.audit", "whom does the filter keep?"),
+        ("audit", "quality_classifier.audit", "keep rates by source, language, length, …"),
         ("push", "pipeline.push", "a finished run to the Hugging Face hub"),
-        ("warm-up", "winnow.warm_up", "compile all kernels now, not when first needed"),
+        ("warm-up", "winnow.warm_up", "compile all kernels now, not on first use"),
     ],
     "train on it": [
-        ("prepare", "model.prepare", "scored shards to a corpus of tokens"),
+        ("prepare", "model.prepare", "tokenize scored shards into a corpus"),
         ("train", "model.train", "a model on one arm of a corpus"),
         ("generate", "model.generate", "continue a prompt"),
         ("export", "model.export", "files for transformers"),
@@ -42,13 +39,13 @@ COMMANDS = {
         ("compare", "ablations.compare", "the verdict and its tables"),
         ("evaluate", "ablations.evaluate", "a model on evaluation tasks"),
         ("contamination", "ablations.contamination", "task items that occur in training text"),
-        ("near-duplicates", "ablations.near_duplicates", "held-out text that is in training text"),
+        ("near-duplicates", "ablations.near_duplicates", "held-out text that training text has"),
     ],
 }
 
 
 def main() -> None:
-    """Run the command that the command line names; exit with code 2 if it is unknown."""
+    """Run the named command; exit with code 2 if it is unknown."""
     modules = _modules()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -75,7 +72,7 @@ def main() -> None:
 
 
 def overview() -> str:
-    """The text of ``winnow --help``: all commands, in the order of use."""
+    """The text of ``winnow --help``."""
     lines = ["usage: winnow COMMAND ...        winnow COMMAND --help explains one", ""]
     for stage, commands in COMMANDS.items():
         lines.append(f"{stage}:")
@@ -85,7 +82,7 @@ def overview() -> str:
 
 
 def unknown(arguments: list[str], names: list[str]) -> str:
-    """The error for an unknown command: suggests the commands of its group, or the nearest one."""
+    """The error for an unknown command, which suggests its group's commands or the nearest one."""
     group = [name for name in names if name.startswith(f"{arguments[0]} ")]
     if group:
         parts = ", ".join(name.split()[1] for name in group)
@@ -98,17 +95,17 @@ def unknown(arguments: list[str], names: list[str]) -> str:
 
 
 def program() -> str:
-    """The name by which the running command was started: ``winnow NAME``, or its script."""
+    """The name under which the running command was started: ``winnow NAME``, or its script."""
     return os.environ.get(PROGRAM) or "/".join(sys.argv[0].split(os.sep)[-2:])
 
 
 def start() -> str:
-    """The start of the running command's own command line."""
+    """The running command as a user starts it, without arguments."""
     return os.environ.get(PROGRAM) or f"python {program()}"
 
 
 def command(name: str, *arguments: str) -> str:
-    """The command line that starts one of our commands, in the form that started this one."""
+    """The command line of one of our commands, in the form that started this one."""
     start = f"winnow {name}"
     if PROGRAM not in os.environ:
         start = f"python {_modules()[name].replace('.', '/')}.py"

@@ -3,7 +3,7 @@
 import os
 
 HTML_EXTRACTOR = "resiliparse"
-"""Chosen for the reasons in docs/log.md."""
+"""For the reasons in docs/log.md."""
 
 PLAIN_TEXT = True
 """Whether to read plain text in WARC files, besides pages."""

@@ -1,4 +1,4 @@
-"""Globs of local files, by the rules of :func:`glob.glob` with ``recursive``, except for three.
+"""Globs of local files, as :func:`glob.glob` with ``recursive``, with three exceptions.
 
 A folder without read permission is an error, not empty. ``**`` enters every folder once, so loops
 of links end. A name that exists literally is that file, even if its brackets could be a character
@@ -33,10 +33,7 @@ def find(pattern: str) -> Iterator[str]:
 
 
 def is_literal(part: str, there: bool) -> bool:
-    """Whether a part of a glob is a literal name; ``there`` says if that name exists.
-
-    ``*`` and ``?`` match themselves too, so they need no such choice.
-    """
+    """Whether a part of a glob is a literal name; ``there``: whether that name exists."""
     return not glob.has_magic(part) or ("[" in part and there)
 
 
@@ -62,9 +59,8 @@ def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 def tree(top: str) -> Iterator[str]:
-    """A folder and all below it that are not hidden, each once.
-
-    Links are followed last, so that a folder with a plain path is listed by that path.
+    """A folder and all visible ones below it, each once; links are followed last, so that a folder
+    is listed by its plain path if it has one.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = [top] if _is_folder(top or ".") else [], deque[str]()

@@ -1,4 +1,4 @@
-"""Worker heartbeats: each process keeps a small file up to date, which the driver watches.
+"""Worker heartbeats: each process updates a small file that the driver watches.
 
 Files rather than shared memory, because Beam runs workers as threads or as processes.
 """
@@ -17,7 +17,7 @@ FILE = re.compile(r"\d+\.json(?:\.new)?|lock")
 """Names of the files in that folder; the lock belongs to :mod:`pipeline.beam.worker`."""
 
 INTERVAL = 0.5
-"""Seconds between two writes of a worker, and between two checks by the driver."""
+"""Seconds between writes of a worker, and between checks by the driver."""
 
 COUNTS = ("documents", "bytes", "kept", "input_bytes")
 
@@ -46,7 +46,7 @@ def report_to(folder: str | None) -> None:
 
 
 def listen(listener: Callable[[], None]) -> None:
-    """Have ``listener`` called at every heartbeat of this process, in the thread that beats."""
+    """Call ``listener`` at every heartbeat of this process, in the thread that beats."""
     global _listener
     _listener = listener
 
@@ -73,7 +73,7 @@ def count(stage: str, documents: int, size: int, kept: int, input_bytes: int) ->
 
 @contextlib.contextmanager
 def working_on(what: str) -> Iterator[None]:
-    """Report what this process is working on while the block runs: a stalled run names it."""
+    """Report what this process is working on while the block runs; a stalled run names it."""
     state = _state
     with _lock:
         state.working_on.append(what)

@@ -1,7 +1,4 @@
-"""User code by its dotted path, ``my_package.my_module.Name``.
-
-Its package must be importable in this process and its workers: installed, or on ``PYTHONPATH``.
-"""
+"""User code by dotted path (``my_package.my_module.Name``), importable here and in workers."""
 
 import importlib
 import inspect
@@ -18,23 +15,19 @@ def is_dotted(text: str) -> bool:
 
 
 def load(path: str, what: str) -> Any:
-    """Import the object at a dotted path; ``what`` is its kind, for the error, such as ``step``.
-
-    Raises:
-        ValueError: it does not exist, or its module can't be imported.
-    """
+    """Import the object at a dotted path; ValueError if that fails. ``what``: such as ``step``."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(
-            f"{what} {path}: {error}; install its package where the run and its workers find it,"
-            " or put its folder on PYTHONPATH"
+            f"{what} {path}: {error}; install its package for the run and its workers, or put its"
+            " folder on PYTHONPATH"
         ) from error
 
 
 def place(package: str) -> Path:
-    """The folder of a package, or the file of a module that is in none."""
+    """The folder of a package, or the file of a top-level module."""
     file = importlib.import_module(package).__file__
     if file is None:
         raise ValueError(f"{package} is a folder without __init__.py: add one")

@@ -1,7 +1,7 @@
 """The log of a run, ``OUTPUT/run.log``: its terminal output with timestamps.
 
-Each start of the command appends to it; in an object store it is written when the command ends. It
-is not part of the output: no manifest lists it, and it is not pushed.
+Each start of the command appends to it; in an object store it is written when the command ends. No
+manifest lists it, and it is not pushed.
 """
 
 import sys
@@ -16,7 +16,7 @@ NAME = "run.log"
 
 
 class _RunLog:
-    """Captures both streams, except overwritten lines; buffers until the folder is known."""
+    """Captures both streams, except overwritten lines, and buffers until the folder is known."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may write while a line is added
@@ -92,7 +92,7 @@ _log: _RunLog | None = None
 
 
 def terminal(stream: TextIO) -> TextIO:
-    """The stream without logging, for output that is overwritten by several lines."""
+    """The stream without logging, for overwritten output of several lines."""
     tee: object = stream
     return tee._stream if isinstance(tee, _Tee) else stream
 
@@ -111,7 +111,7 @@ def write_to(folder: str) -> None:
 
 
 def close() -> None:
-    """Write what is left, and restore the streams."""
+    """Write the rest, and restore the streams."""
     global _log
     if _log:
         _log.close()

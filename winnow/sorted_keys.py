@@ -9,7 +9,7 @@ import numpy.typing as npt
 def find(
     ascending: npt.NDArray[Any], keys: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Where each of n keys is among ascending ones (int64 [n]), and whether it is (bool [n])."""
+    """The index of each of n keys in ascending ones (int64 [n]), and which occur (bool [n])."""
     if not len(ascending):
         return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
     at = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)

@@ -1,4 +1,4 @@
-"""Group what exceeds memory by key: the GroupByKey of a single machine."""
+"""Group more than memory holds by key: GroupByKey on a single machine."""
 
 import contextlib
 import pickle
@@ -13,11 +13,11 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 FILES = 256
-"""Open files of a spool at most; systems allow 1024 per process."""
+"""Limit of a spool's open files; systems allow 1024 per process."""
 
 
 def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """For each bucket that occurs, the indices at which it does, ascending."""
+    """The ascending indices of each bucket that occurs."""
     order = np.argsort(buckets, kind="stable")
     numbers, first = np.unique(buckets[order], return_index=True)
     for number, rows in zip(numbers, np.split(order, first)[1:], strict=True):
@@ -25,8 +25,9 @@ def split(buckets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[n
 
 
 class Spool(contextlib.ExitStack, Generic[K, V]):
-    """(key, value) pairs in unnamed files below ``$TMPDIR``, which the system removes on close or
-    when the process dies. No other process can write them, so they are safe to unpickle.
+    """(key, value) pairs in unnamed files in ``$TMPDIR``, gone on close or when the process dies.
+
+    No other process can write them, so they are safe to unpickle.
     """
 
     def __init__(self, pairs: Iterable[tuple[K, V]] = ()) -> None:
@@ -45,7 +46,7 @@ class Spool(contextlib.ExitStack, Generic[K, V]):
         pickle.dump((key, value), self._files[number], protocol=4)  # 5 is slow for small arrays
 
     def __iter__(self) -> Iterator[tuple[K, list[V]]]:
-        """Each key with its values in the order in which they were added; memory: a file's."""
+        """Each key with its values in the order added; memory holds one file at a time."""
         for number in range(len(self._files)):
             groups: dict[K, list[V]] = {}
             for key, value in self._read(number):
@@ -53,7 +54,7 @@ class Spool(contextlib.ExitStack, Generic[K, V]):
             yield from groups.items()
 
     def of(self, key: K) -> list[V]:
-        """The values of one key, in the order in which they were added."""
+        """The values of one key, in the order added."""
         if key not in self._numbers:
             return []
         return [value for own, value in self._read(self._numbers[key] % FILES) if own == key]
@@ -67,6 +68,6 @@ class Spool(contextlib.ExitStack, Generic[K, V]):
 
 
 def grouped(pairs: Iterable[tuple[K, V]]) -> Iterator[tuple[K, list[V]]]:
-    """Each key with its values, once all pairs are there."""
+    """Each key with its values, once all pairs have been read."""
     with Spool(pairs) as spool:
         yield from spool

@@ -6,7 +6,7 @@ import subprocess
 
 
 def code_version() -> str:
-    """The version of this package, with the git commit where it runs from a checkout."""
+    """The version of this package, with the git commit of a checkout."""
     version = importlib.metadata.version("winnow-lm")
     here = os.path.dirname(os.path.abspath(__file__))
     git = subprocess.run(

@@ -3,7 +3,7 @@
 winnow warm-up
 
 Once per machine, or per user who can't write to the package's folder; again after an upgrade. To
-share compiled kernels, set NUMBA_CACHE_DIR to a common folder.
+share compiled kernels, set NUMBA_CACHE_DIR to a shared folder.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PARTS = {"pipeline.runs.warming": "pyarrow", "model.ops.warming": "torch"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compile, and print the number of kernels, the time and the folder."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog=cli.program(),
         description=__doc__,

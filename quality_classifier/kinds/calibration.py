@@ -20,7 +20,7 @@ def log_odds(score: npt.NDArray[np.floating[Any]]) -> FloatArray:
     exact = score.astype(np.float64)
     with np.errstate(divide="ignore"):
         return np.log(exact) - np.log1p(-exact)
-    
+
 
 @dataclass(frozen=True)
 class Calibration:

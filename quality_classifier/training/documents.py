@@ -1,7 +1,4 @@
-"""Training documents: from globs and field names to one Arrow table.
-
-With ``train.py`` the only place of this package that knows the pipeline, whose readers it uses.
-"""
+"""Training documents: from globs and field names to an Arrow table, by the pipeline's readers."""
 
 import dataclasses
 import os
@@ -35,7 +32,7 @@ FIELDS = ("text", "id", "url", "language")
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one role under one name, and which of their fields hold what (of FIELDS).
+    """Files of one role under one name; ``field`` maps FIELDS to their fields.
 
     The role is the setting that names them: ``positive``, ``negative``, ``labels`` or ``pairs``.
     """
@@ -47,16 +44,13 @@ class Source:
 
     @property
     def title(self) -> str:
-        """As it is shown to the user."""
+        """For the user."""
         return f"{self.role} {self.name}"
 
 
 @dataclass(frozen=True)
 class Input:
-    """How files are read: as in the pipeline, with ``metadata`` and ``further`` columns.
-
-    ``further`` maps the names of columns to input fields.
-    """
+    """How to read files; ``further`` maps additional columns to input fields."""
 
     options: ReadOptions
     metadata: tuple[str, ...]
@@ -73,14 +67,14 @@ def find_sources(
     """The sources of each role, sorted, whatever the order of globs.
 
     Args:
-        values: for each role a glob or a list of them (every file is a source, named by its stem),
-            or a mapping from source names to globs or to ``{glob: …, text: …, id: …}``.
-        field: the input fields of FIELDS where a source names none of its own.
-        find: the files that match a glob.
-        say: warns of files that a source's globs lead to by several paths.
+        values: by role, a glob or a list of globs (every file is a source, named by its stem), or a
+            mapping from source names to globs or to ``{glob: …, text: …, id: …}``.
+        field: the default input fields of FIELDS.
+        find: lists the files that match a glob.
+        say: warns of files with several paths.
 
     Raises:
-        ValueError: a glob matches nothing, a file is in two sources, or the description is wrong.
+        ValueError: a glob matches nothing, a file is in two sources, or a description is invalid.
     """
     _check_fields(field)
     found = [
@@ -95,16 +89,15 @@ def find_sources(
 def read(
     sources: Sequence[Source], how: Input, say: Callable[[str], None]
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """All documents, and the counts of unreadable records by source and reason.
+    """All documents, and counts of unreadable records by source and reason.
 
-    The table has ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes``, the
-    metadata columns and the further ones. ``say`` reports every source.
+    Columns: ``text``, ``positive``, ``source``, ``url``, ``id``, ``language``, ``bytes``, metadata
+    and the further ones. ``say`` reports every source.
 
     Raises:
         ValueError: no document has a requested field.
     """
-    tables = []
-    unreadable = []
+    tables, unreadable = [], []
     workers = len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(workers) as pool, console.doing("reading") as tell:
         for source in sources:
@@ -118,9 +111,8 @@ def read(
             table = pa.concat_tables([part for part, _ in parts])
             reasons = sum((bad for _, bad in parts), Counter[str]())
             tables.append(table)
-            of_source = {"class": source.role, "source": source.name}
             unreadable += [
-                {**of_source, "reason": reason, "records": count}
+                {"class": source.role, "source": source.name, "reason": reason, "records": count}
                 for reason, count in sorted(reasons.items())
             ]
             size = pc.sum(table["bytes"]).as_py() or 0
@@ -134,11 +126,7 @@ def read(
 def _check_fields_there(
     sources: Sequence[Source], tables: Sequence[pa.Table], how: Input, say: Callable[[str], None]
 ) -> None:
-    """Warn of documents without a requested field: one that ``how`` names, or a renamed one.
-
-    Raises:
-        ValueError: no document of the sources with such a field has it.
-    """
+    """Warn of documents without a requested field; ValueError if no document has it."""
     required: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
     named = [*((name, name) for name in how.metadata), *how.further.items()]
     for source, table in zip(sources, tables, strict=True):
@@ -161,15 +149,15 @@ def _suggest_languages(
     options: ReadOptions,
     say: Callable[[str], None],
 ) -> None:
-    """Name fields with languages that are not read, since the card compares languages."""
+    """Suggest a field that holds languages, which the card compares."""
     for source, table in zip(sources, tables, strict=True):
         if 0 < table["language"].null_count == len(table):
             field = FieldMap(text=source.field["text"])
             found = language_field(source.paths[0], field, storage.open_input, options)
             if found is not None:
                 say(
-                    f"warning: {source.title} has nothing in {source.field['language']!r}, but in"
-                    f" {found!r}: add field.language={found} to compare languages"
+                    f"warning: {source.title} has languages not in {source.field['language']!r} but"
+                    f" in {found!r}: add field.language={found} to compare them"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Train from labels: read, split, fit, calibrate, evaluate, write (``labels=… target=…``)."""
+"""Train from labels (``labels=… target=…``)."""
 
 import tempfile
 from collections import Counter
@@ -21,7 +21,7 @@ from quality_classifier.training import shared
 from winnow.commands import console
 
 LEAST = 5
-"""Documents of each grade that each split must hold; a useful classifier needs hundreds."""
+"""Minimum of documents per grade and split; a useful classifier needs hundreds."""
 
 
 def train(config: TrainConfig) -> None:
@@ -84,12 +84,12 @@ def train(config: TrainConfig) -> None:
 
 
 def sources_of(documents: pa.Table) -> dict[str, int]:
-    """Rows of each source, by name."""
+    """Number of rows of each source, sorted by name."""
     return dict(sorted(Counter(documents["source"].to_pylist()).items()))
 
 
 def split_of(documents: pa.Table, config: TrainConfig) -> npt.NDArray[np.int8]:
-    """The split of each document, by its group where it has one, else by its text: int8 [n]."""
+    """The split of each document, by its group or else its text: int8 [n]."""
     key = documents["text"]
     if config.group:
         key = pc.coalesce(documents["group"].cast(pa.large_string()), key)
@@ -99,7 +99,7 @@ def split_of(documents: pa.Table, config: TrainConfig) -> npt.NDArray[np.int8]:
 def counts_of(
     found: LabelledDocuments, split: npt.NDArray[np.int8], scale: Scale
 ) -> list[dict[str, Any]]:
-    """Documents of each grade, the nearest to their label, in each split."""
+    """Number of documents of each grade (nearest to the label) in each split."""
     grade = graded.nearest(found.label, scale.values)
     return [
         {"grade": name}
@@ -109,12 +109,12 @@ def counts_of(
 
 
 def check_enough(counts: list[dict[str, Any]], group: str | None) -> None:
-    """Raise ValueError if only one grade has documents, or a split fewer than LEAST of one."""
+    """Raise ValueError for a single grade, or fewer than LEAST documents of one in a split."""
     totals = {row["grade"]: sum(row[split] for split in SPLITS) for row in counts}
     present = [grade for grade, total in totals.items() if total]
     if len(present) == 1:
         raise ValueError(
-            f"all documents are of grade {present[0]}: a classifier needs two grades at least"
+            f"all documents are of grade {present[0]}: a classifier needs at least two grades"
         )
     for row in sorted(counts, key=lambda row: totals[row["grade"]]):
         for split in SPLITS:
@@ -123,9 +123,9 @@ def check_enough(counts: list[dict[str, Any]], group: str | None) -> None:
                 together = f" (those of one {group} stay together)" if group else ""
                 raise ValueError(
                     f"too few documents of grade {row['grade']}: {totals[row['grade']]}, of which"
-                    f" {row[split]} fall to the {split} split, which needs {LEAST}{together}. Give"
-                    " more, or a larger calibration_share and test_share, or do without the grade:"
-                    f" label them as the next one and set grades=[{left}]"
+                    f" {row[split]} are in the {split} split, which needs {LEAST}{together}. Give"
+                    " more, or a larger calibration_share and test_share, or drop the grade: label"
+                    f" them as the next one and set grades=[{left}]"
                 )
 
 
@@ -135,7 +135,7 @@ def document_counts(
     found: LabelledDocuments,
     split: npt.NDArray[np.int8],
 ) -> list[dict[str, Any]]:
-    """For each source the records read and left out, and the documents in each split."""
+    """For each source, the records read and left out, and the documents in each split."""
     source = np.array(found.documents["source"].to_pylist(), np.str_)
     rows = []
     for name, n in read.items():
@@ -153,7 +153,7 @@ def evaluate(
     grades: Grades,
     config: TrainConfig,
 ) -> dict[str, Any]:
-    """Everything the card says of held-out documents, as JSON values."""
+    """The card's figures of held-out documents, as JSON values."""
     test = found.documents.filter(pa.array(tested))
     target, label = found.target[tested], found.label[tested]
     margin = model.margins(shared.whole(test["text"]))
@@ -163,9 +163,10 @@ def evaluate(
     for name, column in {**columns, "positive": positive}.items():
         test = test.append_column(name, pa.array(column))
     n = len(test)
-    ones, one_source = np.ones(n), np.zeros(n, np.str_)
     exact = expected.astype(np.float64)
-    about_score = metrics.evaluate(score, positive, ones, one_source, config.bootstrap, config.seed)
+    about_score = metrics.evaluate(
+        score, positive, np.ones(n), np.zeros(n, np.str_), config.bootstrap, config.seed
+    )
     document, value = found.labels
     of_tested = tested[document]
     place = np.cumsum(tested) - 1  # among the tested documents

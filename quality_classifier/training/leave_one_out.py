@@ -1,7 +1,7 @@
-"""How well a classifier does on unseen sources: fits that leave each source out, on a sample.
+"""Evaluate a classifier on unseen sources: leave each source out in turn, on a sample.
 
-Metrics on held-out documents of the training sources are too optimistic. Here each source is left
-out in turn, and settings are chosen by how well its documents are ranked.
+Metrics on held-out documents of the training sources are too optimistic. Settings are chosen by how
+well the documents of the left-out sources are ranked.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ from quality_classifier.splits import CLASSES, SPLITS, Flags, balanced_weights
 TRAIN, CALIBRATION, TEST = range(len(SPLITS))
 
 DOCUMENTS = 2500
-"""Documents of the sample: time and memory grow with its square."""
+"""Size of the sample; time and memory grow with its square."""
 
 GROUPS = 10
-"""The most fits of a class; with more sources than that, several are left out at once."""
+"""Limit of fits per class; with more sources, several are left out at once."""
 
 COSTLY_GROUPS = 3
 """The same for kinds without the shortcut of :func:`linear_fit`."""
@@ -34,16 +34,16 @@ _JITTER = 1e-7
 Rows = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Fit = Callable[[float, Rows, FloatArray], FloatArray]
-"""Takes c, the rows to learn from and their weights; returns the margins of all n documents."""
+"""From c, the training rows and their weights to the margins of all n documents."""
 
 
 @dataclass(frozen=True)
 class Unseen:
     """The results of the fits.
 
-    ``trials`` has a row per ``c`` with ``roc_auc``, the mean over sources, outside the test split.
-    ``rows`` has one per source for the ``c`` with the highest: ``class``, ``source``,
-    ``documents``, ``roc_auc``, ``mean_score`` and ``keep_rate``.
+    ``trials`` has a row per ``c`` with its mean ``roc_auc`` over sources, outside the test split.
+    ``rows`` has one per source for the best ``c``: ``class``, ``source``, ``documents``,
+    ``roc_auc``, ``mean_score`` and ``keep_rate``.
     """
 
     trials: list[dict[str, float]]
@@ -51,7 +51,7 @@ class Unseen:
 
     @property
     def c(self) -> float:
-        """The best one; of equals the strongest penalty."""
+        """The best ``c``; ties go to the strongest penalty."""
         return max(self.trials, key=lambda trial: (trial["roc_auc"], -trial["c"]))["c"]
 
 
@@ -61,8 +61,8 @@ def even_sample(
     """Sorted rows of about ``most`` of n documents: the first ones of each source in each split.
 
     Sources have equal shares, if they have enough documents. Half of the sample trains; a quarter
-    each calibrates and tests, more than their share, because the figures come from these. The order
-    of documents must not depend on what they are.
+    each calibrates and tests, more than their share, because the figures come from these. Documents
+    must be in random order.
     """
     key = np.unique(source, return_inverse=True)[1] * 2 + positive
     chosen = []
@@ -79,9 +79,9 @@ def even_sample(
 def groups_to_leave_out(
     source: npt.NDArray[np.str_], positive: Flags, least: int, most: int = GROUPS
 ) -> list[tuple[bool, list[str]]]:
-    """The class and the sources of each fit, for classes of at least ``least`` sources (above 1).
+    """The class and sources left out of each fit, for classes of at least ``least`` (> 1) sources.
 
-    No source is left out twice; a class has ``most`` fits at most.
+    Each source is left out once; a class has at most ``most`` fits.
     """
     groups = []
     for of in CLASSES:
@@ -93,12 +93,12 @@ def groups_to_leave_out(
 
 
 def linear_fit(features: sp.csr_array, positive: Flags, scale: float) -> Fit:
-    """Fits that cost n² instead of the number of buckets, and give the same margins.
+    """Fits with the same margins at a cost of n² instead of the number of buckets.
 
-    With G = X X' = L L' (Cholesky), the rows of L are n points with the same inner products as
-    those of X. Weights under an L2 penalty are a sum of documents (the representer theorem,
-    Schölkopf, Herbrich and Smola 2001), so margins depend on inner products alone. ``features`` is
-    X, float32 [n, buckets]; ``scale``, the documents that each of the n represents, multiplies c.
+    With G = X X' = L L' (Cholesky), the rows of L have the same inner products as those of X. Under
+    an L2 penalty, weights are a sum of documents (the representer theorem, Schölkopf, Herbrich and
+    Smola 2001), so margins depend only on inner products. ``features`` is X, float32 [n, buckets];
+    ``scale``, the number of documents that each of the n represents, multiplies c.
     """
     with threadpool_limits(1):
         gram = (features @ features.T).toarray().astype(np.float64)
@@ -109,8 +109,7 @@ def linear_fit(features: sp.csr_array, positive: Flags, scale: float) -> Fit:
         with threadpool_limits(1):
             model.set_params(C=c * scale)
             model.fit(points[rows], positive[rows], sample_weight=weight)
-            margin: FloatArray = points @ model.coef_[0] + model.intercept_[0]
-        return margin
+            return points @ model.coef_[0] + model.intercept_[0]
 
     return fit
 
@@ -130,18 +129,16 @@ def leave_sources_out(
 ) -> Unseen | None:
     """Train and calibrate without some sources, then score them; each source is left out once.
 
-    All its documents are scored, since none was seen, and ranked against held-out documents of the
+    All documents of a left-out source are scored and ranked against held-out documents of the
     opposite class: those of the test split for the reported figures, those of the calibration split
-    (and without its own test documents) for the choice among ``cs``.
+    (without the source's test documents) for the choice among ``cs``.
 
     Documents have a class (``positive``, bool [n]), a ``source`` (n names) and a ``split`` (int8
-    [n], see :func:`quality_classifier.splits.assign`). A class needs ``least`` sources, and has at
-    most ``most`` fits for each c. ``method`` is that of calibration, ``alpha`` that of the Pareto
-    rule for the expected keep rate, and :func:`quality_classifier.splits.balanced_weights` explains
-    ``source_weight_limit``.
+    [n], see :func:`quality_classifier.splits.assign`). A class needs ``least`` sources and has at
+    most ``most`` fits for each c. ``method`` is the calibration's, ``alpha`` the Pareto rule's;
+    ``source_weight_limit`` is as in :func:`quality_classifier.splits.balanced_weights`.
 
-    Returns:
-        None if no class has that many sources, or none can be left out.
+    None if no class has that many sources, or none can be left out.
     """
 
     def can_be_spared(of: bool, names: list[str]) -> bool:

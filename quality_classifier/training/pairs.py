@@ -1,4 +1,4 @@
-"""Train from pairs: read, split, fit, calibrate, evaluate, write (``pairs=…``)."""
+"""Train from pairs (``pairs=…``)."""
 
 import tempfile
 from dataclasses import dataclass
@@ -21,20 +21,19 @@ from quality_classifier.training import shared
 from winnow.commands import console
 
 LEAST = 10
-"""Pairs that each split must hold; a useful classifier needs hundreds."""
+"""Minimum of pairs per split; a useful classifier needs hundreds."""
 
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Linked:
-    """n pairs of t different texts, in an order that depends on their content alone.
+    """n pairs of t different texts, in an order that depends only on their content.
 
     Attributes:
-        pairs: the texts, and which are the better and the worse one of each pair.
-        linked: int64 [t], the set of each text; texts of a pair or of a group are in one set.
+        linked: int64 [t], the set of each text; texts of a pair or a group share a set.
         source: n names.
-        equal: pairs of two equal texts, which were left out.
+        equal: number of pairs of two equal texts, left out.
     """
 
     pairs: Pairs
@@ -112,9 +111,8 @@ def train(config: TrainConfig) -> None:
 def linked_pairs(records: pa.Table) -> Linked:
     """Number the texts of pairs, and link those that share a pair or a group.
 
-    Args:
-        records: ``text`` (the better one), ``worse``, ``source`` and perhaps ``group``, without
-            nulls in the first three.
+    ``records`` has ``text`` (the better one), ``worse`` and ``source`` without nulls, and perhaps
+    ``group``.
     """
     n = len(records)
     both = pa.chunked_array(
@@ -157,11 +155,11 @@ def part(found: Linked, split: npt.NDArray[np.int8], name: str) -> Pairs:
 
 
 def check_enough(counts: dict[str, int], sets: int) -> None:
-    """Raise ValueError if a split holds fewer than LEAST pairs."""
+    """Raise ValueError if a split has fewer than LEAST pairs."""
     for name, found in counts.items():
         if found < LEAST:
             raise ValueError(
-                f"too few pairs: {sum(counts.values())}, of which {found} fall to the {name} split,"
+                f"too few pairs: {sum(counts.values())}, of which {found} are in the {name} split,"
                 f" which needs {LEAST}. Pairs that share a text or a group stay together, in {sets}"
                 " sets: give pairs of more texts, or a larger calibration_share and test_share"
             )

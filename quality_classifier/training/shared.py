@@ -24,7 +24,7 @@ INPUTS = ("positive", "negative", "labels", "pairs")
 
 
 def check_kind(kind: str, known: Collection[str], role: str) -> None:
-    """Raise ValueError if a kind of classifier can't learn from such data: is not ``known``."""
+    """Raise ValueError if a kind of classifier can't learn from data of this role."""
     if kind not in known:
         raise ValueError(f"kind={kind} can't learn from {role}: choose one of {', '.join(known)}")
 
@@ -35,9 +35,9 @@ def read_documents(
     further: Mapping[str, str],
     text: str | None = None,
 ) -> tuple[pa.Table, list[Source], list[dict[str, Any]]]:
-    """The documents of the roles in ``values``, their sources, and what could not be read.
+    """The documents of the roles in ``values``, their sources, and counts of unreadable records.
 
-    ``further`` maps columns to their input fields; ``text`` overrides the field of the text.
+    ``further`` maps columns to input fields; ``text`` overrides the field of the text.
 
     Raises:
         ValueError: the input can't be read with these settings, or the output exists.
@@ -47,14 +47,14 @@ def read_documents(
     find = functools.partial(inputs.find, say=say)
     field = config.field if text is None else config.field | {"text": text}
     sources = find_sources(values, field, find, say)
-    metadata = tuple(config.metadata)
-    how = Input(ReadOptions.of(config), metadata, config.list_separator, further)
+    options = ReadOptions.of(config)
+    how = Input(options, tuple(config.metadata), config.list_separator, further)
     documents, unreadable = read(sources, how, say)
     return documents, sources, unreadable
 
 
 def fitting(config: TrainConfig, folder: str) -> Fitting:
-    """How the config says to fit a model. fastText needs ``folder``: it knows models as files."""
+    """The configured fitting of a model; fastText needs ``folder`` for its files."""
     settings = getattr(config, config.kind)
     return Fitting(settings, config.calibration, config.seed, Path(folder), say)
 
@@ -74,10 +74,7 @@ def save(
     learned: pa.ChunkedArray,
     grades: Grades | None = None,
 ) -> None:
-    """Write the folder of a classifier; see :func:`artifact.save`.
-
-    ``learned`` are the texts by which it was trained or calibrated.
-    """
+    """Write the folder of a classifier (:func:`artifact.save`), trained on ``learned`` texts."""
     provenance = {
         "code": card["code"],
         "settings": settings(config),
@@ -92,7 +89,7 @@ def save(
 
 
 def settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that made the classifier, without those of the other kind and of this run."""
+    """The settings that affect the classifier."""
     out = asdict(config)
     for name in (*INPUTS, "output", *(set(KINDS) - {config.kind})):
         del out[name]
@@ -105,7 +102,7 @@ def settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def whole(text: pa.ChunkedArray) -> pa.Array:
-    """A column as one array."""
+    """A column as a single array."""
     return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], text.type)
 
 

@@ -75,7 +75,9 @@ def test_what_is_half_written_or_damaged_is_fetched_again(bucket, monkeypatch, d
 def test_what_the_bucket_itself_damaged_is_refused(bucket, tmp_path):
     asked = put(bucket, "one")
     bucket.objects["one/shards/a"] = bytes(299) + b"x"
-    with pytest.raises(local_copies.DamagedError, match=r"one/shards/a is not what was written"):
+    with pytest.raises(
+        local_copies.DamagedError, match=r"one/shards/a does not match its checksum"
+    ):
         local_copies.folder(*asked)
     assert not [name for name in content_of(tmp_path) if name.endswith("shards/a")]
 

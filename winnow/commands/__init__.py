@@ -1,1 +1,1 @@
-"""How commands start, parse, report and end."""
+"""Start, parsing, progress and exit of commands."""

@@ -40,8 +40,8 @@ def checked(config: DictConfig) -> Any:
     """The config as an instance of its dataclass.
 
     Raises:
-        ValueError: a key is missing, a value is out of range, or the dataclass does not have a
-            key (Hydra itself accepts any key that is written with ``+``).
+        ValueError: a key is missing or unknown (Hydra accepts any with ``+``), or a value is
+            invalid.
     """
     for name, known in _unknown(config):
         raise ValueError(f"there is no setting {name}: {advice(name, known)}")
@@ -51,7 +51,7 @@ def checked(config: DictConfig) -> Any:
 
 
 def _unknown(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Keys of the config that its dataclass does not have, each with those that it has."""
+    """Keys of the config that its dataclass lacks, each with the known ones."""
     kind = OmegaConf.get_type(config)
     if not dataclasses.is_dataclass(kind):
         return

@@ -1,4 +1,4 @@
-"""Progress and summaries of commands, on standard error; results go to standard output."""
+"""Progress and summaries of commands, on standard error."""
 
 import contextlib
 import sys
@@ -13,16 +13,13 @@ PATIENCE = 2.0
 
 REFRESH = 0.5
 REPEAT = 30.0
-"""Seconds between two updates of a status line, on a terminal and elsewhere."""
+"""Seconds between updates of a status line, on a terminal and elsewhere."""
 
 _STARTED = time.monotonic()
 
 
 class StatusLine:
-    """A line that is overwritten on a terminal; elsewhere a new line now and then.
-
-    It writes nothing unless ``active``.
-    """
+    """A line that is overwritten on a terminal; elsewhere, a new line now and then."""
 
     def __init__(self, active: bool = True) -> None:
         self._terminal = sys.stderr.isatty()
@@ -35,7 +32,7 @@ class StatusLine:
         return self._active and time.monotonic() >= self._next
 
     def show(self, text: str) -> None:
-        """Write a text now."""
+        """Write a text now, if active."""
         if not self._active:
             return
         self._next = time.monotonic() + (REFRESH if self._terminal else REPEAT)
@@ -60,8 +57,7 @@ def say(text: str) -> None:
 def doing(what: str, active: bool = True) -> Iterator[Callable[[str], None]]:
     """Show what the block does in a status line, once it takes longer than :data:`PATIENCE`.
 
-    Yields:
-        A function that takes the current progress as text.
+    Yields a function to update the text.
     """
     messages = [what]
     done = threading.Event()
@@ -100,10 +96,7 @@ def elapsed() -> float:
 
 
 def spent(documents: int, size: int, seconds: float) -> str:
-    """The time since the command started, and its throughput.
-
-    ``size`` is in bytes; ``seconds`` is the processing time, without start-up.
-    """
+    """The time since the start, and the throughput of ``size`` bytes in ``seconds`` of work."""
     rate = size / 1e6 / seconds
     megabytes = f"{rate:.2g}" if rate < 100 else f"{rate:,.0f}"
     return (
@@ -113,5 +106,5 @@ def spent(documents: int, size: int, seconds: float) -> str:
 
 
 def next_command(name: str, *arguments: str) -> str:
-    """The line that suggests the next command, in the form that started this one."""
+    """The line that suggests the next command."""
     return f"next: {command(name, *arguments)}"

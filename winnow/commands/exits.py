@@ -1,7 +1,7 @@
-"""How commands end: with one line for an error or interrupt, and an exit code.
+"""How commands end: with a one-line message and an exit code.
 
-The codes are 0 (done), 1 (failed), 2 (wrong usage: an invalid flag, setting or value) and 130
-(interrupted; 143 by SIGTERM).
+0 is done, 1 failed, 2 wrong usage (an invalid flag, setting or value), 130 interrupted (143 by
+SIGTERM).
 """
 
 import contextlib
@@ -37,11 +37,8 @@ def usage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def clear(*expected: type[Exception], again: str = "run the same command again") -> Iterator[None]:
-    """Exit with a one-line message if the block raises an error that the user can fix.
-
-    Args:
-        expected: such errors, besides ValueError and OSError.
-        again: how to continue after an interrupt.
+    """Exit with a one-line message on an error that the user can fix: ValueError, OSError or
+    ``expected``. After an interrupt the message says how to continue: ``again``.
     """
     fixable: tuple[type[Exception], ...] = (ValueError, OSError, *expected)
     try:
@@ -53,7 +50,7 @@ def clear(*expected: type[Exception], again: str = "run the same command again")
 
 @contextlib.contextmanager
 def interruptible(again: str) -> Iterator[None]:
-    """Exit with a one-line message and the exit code of shells if the block is interrupted."""
+    """Exit with a one-line message and a shell's exit code if the block is interrupted."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -72,11 +69,9 @@ class Interruption:
 def deferred(message: str, second_ends: bool = True) -> Iterator[Interruption]:
     """Defer an interrupt, and print ``message``, until the block can stop cleanly.
 
-    A second interrupt stops at once if ``second_ends``. Under a launcher a process may get one
-    interrupt twice: from the user or the scheduler, and from the launcher.
-
-    Yields:
-        The deferred signal. Where stopping is safe, check it and raise KeyboardInterrupt(number).
+    Yields the deferred signal; where stopping is safe, check it and raise KeyboardInterrupt.
+    A second interrupt stops at once if ``second_ends``; not under a launcher, which may repeat the
+    one from the user or the scheduler.
     """
     received = Interruption()
 
@@ -98,7 +93,7 @@ def deferred(message: str, second_ends: bool = True) -> Iterator[Interruption]:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Exit with an error message, which ``torchrun`` repeats at the end of its own report."""
+    """Exit with an error message; ``torchrun`` repeats it at the end of its report."""
     message = line(error)
     print(message, file=sys.stderr)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -123,6 +118,6 @@ def code(error: Exception) -> int:
 
 
 def interruption(again: str) -> str:
-    """The message for an interrupt, on a line of its own."""
+    """The message for an interrupt."""
     after_key = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
     return f"{after_key}{program()}: interrupted: {again}"

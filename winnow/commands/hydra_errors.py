@@ -10,7 +10,7 @@ from winnow.arguments import advice
 
 
 def one_line(error: HydraException | OmegaConfBaseException) -> str:
-    """The message for an override or a config that Hydra refuses."""
+    """The message for an override or a config that Hydra rejects."""
     for cause in _causes(error):
         if isinstance(cause, MissingConfigException) and cause.options:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")

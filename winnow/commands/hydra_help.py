@@ -1,8 +1,8 @@
-"""``--help`` of Hydra commands, generated from their file in ``conf/`` without importing Hydra.
+"""``--help`` of Hydra commands, generated from ``conf/`` without importing Hydra.
 
-A comment ``#: …`` there is the help text of a setting, or of a group in the defaults list.
-``hydra.help`` has a ``header`` (what the command does) and a ``footer`` (examples, a line each,
-without the command).
+A comment ``#: …`` there is the help text of a setting or of a group in the defaults list.
+``hydra.help`` has a ``header`` (what the command does) and a ``footer`` (arguments of examples, one
+per line).
 """
 
 import os
@@ -45,8 +45,8 @@ def text(settings: str) -> str:
     lines += [f"  {cli.start()} {example}" for example in about["footer"].splitlines()]
     lines += [
         "",
-        "??? has to be given. --help-all shows every setting; comments in"
-        f" conf/{settings}.yaml say what each one means.",
+        "??? is required. --help-all shows every setting; comments in"
+        f" conf/{settings}.yaml explain each one.",
         f"Exit codes: {cli.EXIT_CODES}.",
     ]
     return "\n".join(lines)
@@ -77,7 +77,6 @@ def _choices(folder: str, group: str) -> list[str]:
 
 
 def _entry(name: str, meaning: str) -> list[str]:
-    """One entry of a list, its meaning in a column of its own."""
     indent = " " * _NAME
     wrap = textwrap.TextWrapper(_WIDTH, indent, indent, break_on_hyphens=False)
     lines = wrap.wrap(meaning)

@@ -1,8 +1,8 @@
 """Hydra's command line with plain paths: ``corpus=/data/año (1)/a&b`` needs no inner quotes.
 
-Hydra's grammar allows few characters outside of quotes. A value that it cannot parse is quoted
-here; in a list, mapping or sweep, each such part. Values that it can parse do not change, except
-those that are an existing path: ``corpus=a,b`` is not a sweep then.
+Hydra's grammar allows few characters outside quotes. A value that it cannot parse is quoted here;
+in a list, mapping or sweep, each such part. Values that it can parse stay as they are, except
+existing paths: ``corpus=a,b`` is then no sweep.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def run(main: Callable[[], Any] | str, settings: str | None = None, sweeps: bool
     """Call a ``hydra.main`` function with the quoted command line.
 
     Args:
-        main: reads ``sys.argv``; or the name of its module, which is not loaded for ``--help``.
+        main: the function, or the name of its module, which is not imported for ``--help``.
         settings: ``--help`` shows ``conf/SETTINGS.yaml``; None leaves ``--help`` to Hydra.
         sweeps: whether commas mean a sweep even without ``--multirun``.
     """
@@ -75,9 +75,8 @@ def _call(function: Callable[[], Any]) -> Any:
 
 
 def _accept_lazy_help() -> None:
-    """Let Hydra 1.3 start on Python 3.14, whose argparse checks all help texts at the start.
-
-    One of Hydra's is a lazy object (facebookresearch/hydra#3121).
+    """Let Hydra 1.3, with its lazy help text, pass the checks of Python 3.14's argparse
+    (facebookresearch/hydra#3121).
     """
     if hasattr(argparse.ArgumentParser, "_check_help"):
         setattr(argparse.ArgumentParser, "_check_help", lambda parser, action: None)  # noqa: B010
@@ -90,7 +89,7 @@ def quoted(arguments: Sequence[str], sweeps: bool = False) -> list[str]:
 
 
 def quote(text: str) -> str:
-    """A text as a quoted value; its interpolations still work."""
+    """A text as a quoted value with interpolation."""
     return "'" + _BEFORE_QUOTE.sub(lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
@@ -139,7 +138,7 @@ def _is_meant_as_path(parsed: Override, value: str, sweeps: bool) -> bool:
 
 
 def _fixed(value: str, sweeps: bool) -> str:
-    """A value with quotes around what Hydra cannot parse or would misread."""
+    """A value with quotes where Hydra cannot parse or would misread it."""
     if _is_path(value):
         return literal(value)
     bare = value.strip()
@@ -235,7 +234,7 @@ def _pairs(text: str) -> dict[int, int]:
 
 
 def _is_path(text: str) -> bool:
-    """Whether this path exists, or its folder does and has a comma in its name."""
+    """Whether a path exists, or is in an existing folder with a comma in its name."""
     folder = os.path.dirname(re.split(r"[*?]", text)[0])
     return os.path.lexists(text) or ("," in folder and os.path.lexists(folder))
 

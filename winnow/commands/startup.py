@@ -1,4 +1,4 @@
-"""Faster start of commands: imports without garbage collection and unneeded modules."""
+"""Faster start of commands: imports without garbage collection or unneeded modules."""
 
 import contextlib
 import gc
@@ -14,10 +14,7 @@ from winnow.commands import console
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Show "starting" while the block imports what a command needs.
-
-    Modules stay in memory, so they are excluded from garbage collection, now and later.
-    """
+    """Show "starting" while the block imports; exclude modules from garbage collection for good."""
     known, collecting = len(sys.modules), gc.isenabled()
     gc.disable()
     try:
@@ -32,7 +29,6 @@ def importing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _finder_first(finder: "_Missing | _Later") -> Iterator[None]:
-    """Imports in the block try this finder before all others."""
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -57,7 +53,7 @@ def without(*names: str) -> contextlib.AbstractContextManager[None]:
 
 
 class _StandIn(ModuleType):
-    """A module whose attributes are dummy classes; calling one imports and calls the real one."""
+    """A module whose attributes are dummy classes, which import and call the real ones."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -90,10 +86,7 @@ class _Later:
 
 @contextlib.contextmanager
 def later(*packages: str) -> Iterator[None]:
-    """Defer imports of these packages in the block until one of their functions is called.
-
-    For packages of which only functions and classes are used, and seldom.
-    """
+    """Defer imports of these packages in the block until one of their functions is called."""
     try:
         with _finder_first(_Later(packages)):
             yield
@@ -103,11 +96,11 @@ def later(*packages: str) -> Iterator[None]:
 
 
 def no_pandas_nor_scipy() -> None:
-    """Keep Arrow from importing pandas, and numba scipy and cffi: 0.2 s and 90 MB.
+    """Keep Arrow from importing pandas, and numba from importing scipy and cffi: 0.2 s and 90 MB.
 
-    Arrow imports pandas with its first array from numpy, to recognise a Series, and numba scipy
-    with its first kernel, to check for BLAS; what needs them still imports them. Cffi is for
-    kernels that call C. Don't use this in a process that runs user code.
+    Arrow imports pandas with its first array from numpy, to recognise a Series; numba imports scipy
+    with its first kernel, to check for BLAS, and cffi for kernels that call C. Don't use this in a
+    process that runs user code.
     """
     import pyarrow as pa
 

@@ -1,1 +1,1 @@
-"""Files on local disks and in object stores: found, locked, read, written atomically."""
+"""Find, lock, read and atomically write files, local or in object stores."""

@@ -14,21 +14,18 @@ import xxhash
 from winnow.filesystem import owners
 
 TEMPORARY = ".tmp-"
-"""Prefix of the names of unfinished files; a killed writer leaves them behind."""
+"""Prefix of unfinished files, which a killed writer leaves behind."""
 
 LOCK = ".lock"
 """Name of the lock file in a folder that is being written to."""
 
 OWNER = ".lock-owner"
-"""Name of the file that identifies the owner, on file systems without locks."""
+"""Name of the file that identifies the owner on file systems without locks."""
 
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write a file atomically: under a temporary name, synced, then renamed; makes its folder.
-
-    If the block raises, the temporary file is removed.
-    """
+    """Write a file atomically (temporary name, fsync, rename), making its folder if needed."""
     folder, name = os.path.split(path)
     os.makedirs(folder or ".", exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{name}", dir=folder or ".")
@@ -66,7 +63,7 @@ def remove_temporary(folder: str) -> None:
 def lock(folder: str) -> Iterator[None]:
     """Lock an output folder, making it if needed; the kernel releases it if the process dies.
 
-    A folder that it made is removed again if nothing was written to it.
+    A folder made here is removed again if it stays empty.
 
     Raises:
         ValueError: another process holds it, or the lock file is not ours.

@@ -14,19 +14,19 @@ _NO_DATA = re.compile(
 """Names of files that are not data: hidden, Hadoop's ``_SUCCESS``, checksums, partial files."""
 
 _NO_DATA_FOLDER = re.compile(r"_[^=]*")
-"""Hadoop's ``_temporary``, which failed jobs leave, and the like, but no partition ``_a=1``."""
+"""Folders such as ``_temporary``, which failed Hadoop jobs leave, but no partition ``_a=1``."""
 
 _NAMED = 3
 
 
 def find(pattern: str, say: Callable[[str], None]) -> list[str]:
-    """The files that match a glob, or those of a folder and the folders in it, sorted.
+    """The files that match a glob, or all files below a folder, sorted.
 
-    Files of a folder that are not data by their names are skipped and reported by ``say``. A
+    Files in a folder whose names are not those of data are skipped and reported by ``say``. A
     folder in an object store is a path that ends in a slash.
 
     Raises:
-        ValueError: see :func:`winnow.filesystem.storage.find`; or a folder holds no data.
+        ValueError: a folder holds no data, or as :func:`winnow.filesystem.storage.find`.
         OSError: a folder cannot be read.
     """
     is_local = storage.scheme(pattern) is None
@@ -54,7 +54,7 @@ def find(pattern: str, say: Callable[[str], None]) -> list[str]:
 
 
 def _is_data(path: str) -> bool:
-    """Whether the names in a path, from the folder that was given, are those of data."""
+    """Whether the names in a path, relative to the given folder, are those of data."""
     *folders, name = path.split("/")
     return not (_NO_DATA.fullmatch(name) or any(map(_NO_DATA_FOLDER.fullmatch, folders)))
 
@@ -68,9 +68,9 @@ def spellings(paths: Iterable[str]) -> list[list[str]]:
 
 
 def each_once(title: str, paths: Iterable[str], say: Callable[[str], None]) -> list[str]:
-    """One path to each file of a source, sorted; ``say`` gets a warning for files with several.
+    """One path to each file of a source, sorted; ``say`` warns of files with several paths.
 
-    Of several paths the shortest one, preferably without links.
+    Of several paths, the shortest is chosen, preferably one without links.
     """
     files = spellings(paths)
     chosen = [min(names, key=_rank) if len(names) > 1 else names[0] for names in files]
@@ -87,7 +87,7 @@ def each_once(title: str, paths: Iterable[str], say: Callable[[str], None]) -> l
 
 
 def check_disjoint(files: Iterable[tuple[str, str]]) -> None:
-    """Raise ValueError if two sources have the same file; ``files`` are paths and titles."""
+    """Raise ValueError if two sources share a file; ``files`` are (path, title of its source)."""
     owners: dict[object, tuple[str, str]] = {}
     for path, title in files:
         other, owner = owners.setdefault(storage.identity(path), (path, title))

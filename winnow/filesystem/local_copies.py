@@ -1,4 +1,4 @@
-"""Local copies of folders in a bucket: shared by processes, verified, limited in size.
+"""Local copies of folders in a bucket: shared by processes, verified and limited in size.
 
 ::
 
@@ -8,8 +8,8 @@
     CACHE/copies/KEY.fill  locked by the process that verifies and fetches
     CACHE/copies/.room     locked by the process that makes room
 
-A file appears once it is complete and verified by its checksum. Existing files are verified each
-time a process needs them, and fetched again if they have changed.
+A file appears once it is complete and its checksum verified. Existing files are verified each time
+a process needs them, and fetched again if they have changed.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ from winnow.defaults import CONF
 from winnow.filesystem import files, owners, storage
 
 THREADS = 8
-"""Files that are fetched or verified at a time."""
+"""Files fetched or verified at a time."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file in a bucket: its path, its size in bytes, and the xxh3-128 of its content, as hex."""
+    """A file in a bucket: its path, size in bytes, and xxh3-128 as hex."""
 
     path: str
     size: int
@@ -52,11 +52,7 @@ def cache() -> str:
 
 
 def limit() -> int:
-    """The limit of bytes of all copies.
-
-    Raises:
-        ValueError: ``WINNOW_CACHE_BYTES`` is not a number.
-    """
+    """The limit of bytes of all copies; ValueError if ``WINNOW_CACHE_BYTES`` is not a number."""
     text = os.environ.get("WINNOW_CACHE_BYTES") or _default("bytes")
     try:
         return int(text)
@@ -65,14 +61,14 @@ def limit() -> int:
 
 
 def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
-    """A local folder with the ``wanted`` files (by path in it) of a bucket, kept until we exit.
+    """A local folder with the ``wanted`` files (by relative path) of a bucket, kept until we exit.
 
     ``source`` is the folder in the bucket, for messages.
 
     Raises:
-        DamagedError: a file of the bucket is not what it should be.
-        ValueError: they exceed the limit, or leave no room beside other copies in use.
-        OSError: they cannot be read or written.
+        DamagedError: a file in the bucket does not match its checksum.
+        ValueError: the files exceed the limit, alone or with other copies in use.
+        OSError: a file cannot be read or written.
     """
     if any(part in ("", "..") for name in wanted for part in name.split("/")):
         raise DamagedError(f"{source} names files outside it")
@@ -97,11 +93,8 @@ def folder(source: str, wanted: Mapping[str, RemoteFile]) -> str:
 def add(local: str, wanted: Mapping[str, RemoteFile]) -> None:
     """Register local files that will be in a bucket as copies, by hard links.
 
-    ``local`` is a folder below :func:`cache` whose files no longer change; ``wanted`` is as for
-    :func:`folder`.
-
-    Raises:
-        ValueError: there is no room.
+    ``local`` is a folder below :func:`cache` whose files no longer change; ``wanted`` is as in
+    :func:`folder`. ValueError if the limit is reached.
     """
     target = os.path.join(cache(), "copies", _key(wanted))
     os.makedirs(target, exist_ok=True)
@@ -121,15 +114,11 @@ def _key(wanted: Mapping[str, RemoteFile]) -> str:
 
 
 _in_use: dict[str, IO[str]] = {}
-"""The open ``.use`` files, whose locks keep other processes from evicting what this one uses."""
+"""Open ``.use`` files, whose locks keep other processes from evicting this one's copies."""
 
 
 def fetch(file: RemoteFile, target: str) -> None:
-    """Copy a file of a bucket to this path, where it appears once verified.
-
-    Raises:
-        DamagedError: its checksum is wrong, also on a second try.
-    """
+    """Copy a file from a bucket to a path; DamagedError if its checksum is wrong twice."""
     try:
         _copy(file, target)
     except DamagedError:
@@ -145,7 +134,7 @@ def _copy(file: RemoteFile, target: str) -> None:
             heartbeat.beat()
         if digest.hexdigest() != file.checksum:
             raise DamagedError(
-                f"{file.path} is not what was written there: it was overwritten or damaged in the"
+                f"{file.path} does not match its checksum: it was overwritten or damaged in the"
                 " store"
             )
 
@@ -153,7 +142,7 @@ def _copy(file: RemoteFile, target: str) -> None:
 def _fill(
     source: str, target: str, wanted: Mapping[str, RemoteFile], tell: Callable[[str], None]
 ) -> None:
-    """Fetch files that are missing or have changed; one process per folder at a time."""
+    """Fetch files that are missing or changed; one process per folder at a time."""
     os.makedirs(target, exist_ok=True)
     files.remove_temporary(target)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -178,11 +167,7 @@ def _matches(path: str, wanted: RemoteFile) -> bool:
 
 
 def _make_room(source: str, target: str, need: int) -> None:
-    """Reserve ``need`` bytes for a folder, and evict the least recently used ones.
-
-    Raises:
-        ValueError: there is no room.
-    """
+    """Reserve ``need`` bytes, evicting the least recently used copies; ValueError if too few."""
     top, most = os.path.dirname(target), limit()
     with open(os.path.join(top, ".room"), "a") as room:
         _lock(room, fcntl.LOCK_EX)
@@ -196,9 +181,9 @@ def _make_room(source: str, target: str, need: int) -> None:
                 total -= size
         if total > most:
             raise ValueError(
-                f"{source} takes {need:,} bytes here, and copies in {top} may have {most:,}, of"
-                f" which {total - need:,} are in use: set WINNOW_CACHE_BYTES to more, or"
-                " WINNOW_CACHE to a folder on a larger disk"
+                f"{source} needs {need:,} bytes, but the limit of copies in {top} is {most:,}, of"
+                f" which {total - need:,} are in use: raise WINNOW_CACHE_BYTES, or set WINNOW_CACHE"
+                " to a folder on a larger disk"
             )
         with files.open_output(f"{target}.size") as file:
             file.write(str(need).encode())

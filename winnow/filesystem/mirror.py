@@ -1,18 +1,18 @@
-"""Mirror the output of commands that append to, rename or map files to a bucket.
+"""Mirror to a bucket the output of commands that append to, rename or map files.
 
-The command works in a local folder. A thread uploads complete files while it runs, manifests after
-the files that they list, so the bucket always holds a readable folder from which another machine
-can resume. Deleted files are deleted from the bucket too, once their replacement is there.
+The command works in a local folder while a thread uploads complete files, manifests last, so the
+bucket always holds a readable folder from which another machine can resume. Deleted files are
+deleted from the bucket once their replacement is uploaded.
 
-The bucket is authoritative: what a killed command left on the disk is used only if no other machine
-has resumed in the bucket since.
+The bucket is authoritative: files that a killed command left on disk are used only if no other
+machine has resumed since.
 
 ::
 
-    CACHE/outputs/NAME/       the working folder; removed when all is uploaded
+    CACHE/outputs/NAME/       the working folder; removed at the end
     CACHE/outputs/NAME.json   the known state of the bucket
     CACHE/outputs/NAME.stage/ files being uploaded, as links and copies
-    OUTPUT/.mirror            identifies the local folder of the bucket; removed at the end too
+    OUTPUT/.mirror            identifies the local folder; removed at the end
 """
 
 import contextlib
@@ -34,10 +34,10 @@ MANIFEST = "manifest.json"
 """Completes a unit of a :class:`Layout`."""
 
 POLL = 1.0
-"""Seconds between checks for something to upload."""
+"""Seconds between checks for new files."""
 
 PAUSE = 15.0
-"""Seconds until the next attempt if a bucket can't be reached, after the client's own retries."""
+"""Seconds between attempts to reach a bucket, after the client's own retries."""
 
 TURN = ".mirror"
 """An object that a machine replaces before it writes anything else."""
@@ -50,15 +50,15 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The files of an output and when they are complete, as patterns of paths in its folder.
+    """The files of an output and when they are complete, as patterns of relative paths.
 
     Attributes:
-        ours: all of its files; others in the bucket are left alone.
-        units: folders that are complete, and immutable, once they have a manifest.json.
-        single: files that are complete when they appear, and immutable.
+        ours: all files of the output; others in the bucket are left alone.
+        units: folders that are complete and immutable once they have a manifest.json.
+        single: files that are complete and immutable when they appear.
         last: files that are complete when they appear, uploaded after all others.
         sign: another machine can resume if one of these exists.
-        settled: files that mark their folder as done: resuming does not download its units.
+        settled: files that mark their folder as done; resuming does not download its units.
     """
 
     ours: re.Pattern[str]
@@ -69,16 +69,16 @@ class Layout:
     settled: re.Pattern[str] = NEVER
 
     def unit(self, name: str) -> str | None:
-        """The unit that a file is in."""
+        """The unit of a file, if any."""
         match = self.units.match(name)
         return match[0] if match and name[match.end() :].startswith("/") else None
 
 
 @contextlib.contextmanager
 def working_folder(output: str, layout: Layout) -> Iterator[str]:
-    """A local folder that is mirrored to ``output``, a locked folder in a bucket.
+    """A local folder mirrored to ``output``, a folder in a bucket, which is locked.
 
-    When the block ends, the rest is uploaded, also after an error or an interrupt.
+    When the block ends, even by an error or an interrupt, the rest is uploaded.
 
     Raises:
         ValueError: another run is writing there.
@@ -104,7 +104,7 @@ def working_folder(output: str, layout: Layout) -> Iterator[str]:
 
 
 def local_folder(output: str) -> str:
-    """The local folder of an output in a bucket."""
+    """The local folder that is mirrored to an output in a bucket."""
     output = output.rstrip("/")
     name = f"{os.path.basename(output)}-{xxhash.xxh3_64_hexdigest(output.encode())}"
     return os.path.join(local_copies.cache(), "outputs", name)
@@ -112,9 +112,9 @@ def local_folder(output: str) -> str:
 
 @contextlib.contextmanager
 def _in_background(mirror: "_Mirror") -> Iterator[None]:
-    """Upload while the block runs, even if the bucket is out of reach for a while, then the rest.
+    """Upload while the block runs, then the rest; retry while the bucket can't be reached.
 
-    After an error in the block, an upload that fails is only reported.
+    After an error in the block, a failed upload is only reported.
     """
     done = threading.Event()
 
@@ -148,11 +148,10 @@ def _in_background(mirror: "_Mirror") -> Iterator[None]:
 
 
 class _Mirror:
-    """A local folder and its copy in a bucket. ``upload`` is called by one thread at a time.
+    """A local folder and its copy in a bucket; one thread at a time calls ``upload``.
 
-    The known state of the bucket is stored in a file: ``turn`` is the content of :data:`TURN` while
-    only this machine writes there; ``sent`` has the stamps of uploaded local files by name (for a
-    unit, of its manifest).
+    A file holds the known state of the bucket: ``turn`` is the content of :data:`TURN` while only
+    this machine writes there; ``sent`` has the stamps of uploaded files (of a unit, its manifest).
     """
 
     def __init__(
@@ -170,7 +169,7 @@ class _Mirror:
         self._took_over = False
 
     def begin(self) -> None:
-        """Download the bucket to the local folder, or resume with the local folder."""
+        """Download the bucket to the local folder, or resume in the local folder."""
         ours = self._layout.ours
         storage.remove_unfinished(self.output, lambda name: ours.fullmatch(name) is not None)
         shutil.rmtree(self._stage, ignore_errors=True)
@@ -227,7 +226,7 @@ class _Mirror:
                 self._sent[name] = _stamp(os.path.join(self._local, name))
 
     def upload(self, complete_only: bool = False) -> None:
-        """Upload new files, delete removed ones; if ``complete_only``, once something is complete.
+        """Upload new files and delete removed ones; with ``complete_only``, if any are complete.
 
         Raises:
             OSError: the bucket can't be written.
@@ -264,7 +263,7 @@ class _Mirror:
         os.remove(self._note)
 
     def _send_unit(self, unit: str) -> None:
-        """Upload a unit, its manifest last; via links, since it may be deleted meanwhile."""
+        """Upload a unit via links, since it may be deleted meanwhile; its manifest last."""
         place, stage = os.path.join(self._local, unit), os.path.join(self._stage, unit)
         shutil.rmtree(stage, ignore_errors=True)
         os.makedirs(stage)
@@ -273,7 +272,7 @@ class _Mirror:
             names = sorted(os.listdir(place))
             for name in names:
                 os.link(os.path.join(place, name), os.path.join(stage, name))
-            # It is deleted first: while it exists the unit is complete.
+            # The manifest is deleted first: while it exists, the unit is complete.
             if _stamp(os.path.join(place, MANIFEST)) != stamp:
                 return
         except FileNotFoundError:
@@ -306,9 +305,9 @@ class _Mirror:
         self._sent[name] = stamp or _stamp(path)
 
     def _delete(self, names: set[str], replaced: set[str]) -> None:
-        """Delete from the bucket what was removed locally, manifests first.
+        """Delete locally removed files from the bucket, manifests first.
 
-        Units are kept until a local unit in the same folder has ``replaced`` them.
+        Units stay until a local unit in the same folder has ``replaced`` them.
         """
         gone = {
             name
@@ -338,7 +337,7 @@ class _Mirror:
         return True
 
     def _complete(self, names: set[str]) -> set[str]:
-        """The units that have their manifest."""
+        """The units with a manifest."""
         units = {unit for name in names if (unit := self._layout.unit(name)) is not None}
         return {unit for unit in units if f"{unit}/{MANIFEST}" in names}
 
@@ -359,7 +358,7 @@ class _Mirror:
 
 
 def _visible(names: Iterable[str]) -> Iterator[str]:
-    """Names without locks, temporary files and the mirror's own."""
+    """Names of all files but locks, temporary files and the mirror's own."""
     hidden = (files.TEMPORARY, files.LOCK)
     for name in names:
         if name != TURN and not any(part.startswith(hidden) for part in name.split("/")):

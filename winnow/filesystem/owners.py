@@ -1,9 +1,9 @@
 """Owner files: locks for file systems without locks.
 
 Kernel locks end with their process, but Lustre has them only if mounted with ``flock``, NFS only
-with its lock service. Exclusive file creation works on all of them, but the file outlives a killed
-process. The next one takes it over if it can tell that the owner is dead: on the same machine, or
-in the same Slurm job after a requeue. Otherwise a person has to delete the file.
+with its lock service. Exclusive file creation works everywhere, but the file outlives a killed
+process. The next process takes it over if the owner is certainly dead: on the same machine, or in
+the same Slurm job after a requeue. Otherwise a person has to delete the file.
 """
 
 import contextlib
@@ -23,10 +23,7 @@ WITHOUT_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.E
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its machine and start time (in ticks since boot).
-
-    ``job`` and ``restart`` are Slurm's, empty and 0 elsewhere; ``token`` is unique to this claim.
-    """
+    """A process: its machine, start time (ticks since boot) and Slurm job; ``token`` is unique."""
 
     host: str
     boot: str
@@ -38,7 +35,7 @@ class Owner:
 
     @classmethod
     def of(cls, pid: int) -> "Owner":
-        """The owner for a process of this machine."""
+        """A process of this machine as an owner."""
         return cls(
             socket.gethostname(),
             _boot(),
@@ -59,16 +56,16 @@ class Owner:
 
 
 def hand_over(path: str, pid: int) -> None:
-    """Transfer an owner file of ours to another process of this machine, which may outlive us."""
+    """Transfer our owner file to another process of this machine, which may outlive us."""
     _replace(path, Owner.of(pid))
 
 
 @contextlib.contextmanager
 def claim(path: str) -> Iterator[str]:
-    """Own this file while the block runs; yields the path.
+    """Own a file while the block runs; yields its path.
 
     Raises:
-        ValueError: another process owns it, or was killed while it did.
+        ValueError: another process owns it or died as its owner.
     """
     me = Owner.of(os.getpid())
     if not _create(path, me):
@@ -80,9 +77,7 @@ def claim(path: str) -> Iterator[str]:
 
 
 def _take_over(path: str, me: Owner) -> None:
-    """Replace an owner that has ended. Of several candidates one wins: it creates the marker and
-    then still finds the same owner.
-    """
+    """Replace an ended owner; of several candidates, the one that creates the marker wins."""
     owner = _read(path)
     if owner is not None and owner.has_ended():
         marker = f"{path}-{owner.token}"
@@ -95,8 +90,8 @@ def _take_over(path: str, me: Owner) -> None:
                 os.remove(marker)
     who = f"process {owner.pid} on {owner.host}" if owner else "another process"
     raise ValueError(
-        f"{who} is writing here, or was killed while it was; this file system has no locks that"
-        f" would tell (Lustre has them when mounted with flock): if it has ended, delete {path}"
+        f"{who} is writing here, or was killed while writing; this file system has no locks to tell"
+        f" which (Lustre has them when mounted with flock): if it has ended, delete {path}"
     )
 
 
@@ -126,7 +121,7 @@ def _read(path: str) -> Owner | None:
 def _begun(pid: int) -> str:
     """Start time of a process of this machine; empty if there is none, or not on Linux."""
     with contextlib.suppress(OSError):
-        # The name, in parentheses, can hold anything; then come the state and, 19 on, the time.
+        # The name, in parentheses, can hold anything; then come the state and, 19 later, the time.
         values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return values[19] if values[0] not in "ZX" else ""
     return ""

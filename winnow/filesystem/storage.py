@@ -50,8 +50,8 @@ def find(pattern: str) -> list[str]:
     """The files that match a glob, sorted.
 
     Raises:
-        ValueError: nothing matches, the pattern names a directory, or names one file and matches
-            more, a match is not a regular file, or a name is not UTF-8.
+        ValueError: nothing matches, the pattern names a directory or is ambiguous, a match is not a
+            regular file, or a name is not UTF-8.
         OSError: a folder that may hold matches cannot be read, or a link is broken.
     """
     match scheme(pattern):
@@ -80,12 +80,7 @@ def find(pattern: str) -> list[str]:
 
 
 def _is_input(path: str) -> bool:
-    """Whether a local path is a file; a glob may also match folders.
-
-    Raises:
-        ValueError: it cannot be read twice and by other processes, or its name is not UTF-8.
-        OSError: it cannot be examined.
-    """
+    """Whether a local path is a file, not a folder; ValueError if it is neither, or not UTF-8."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         return False
@@ -103,7 +98,7 @@ def _is_input(path: str) -> bool:
 
 
 def identity(path: str) -> tuple[object, ...]:
-    """An identity of the file at a path, the same for all spellings, links and hard links."""
+    """The identity of a file, the same for all spellings, links and hard links."""
     match scheme(path):
         case None:
             about = os.stat(path)
@@ -143,11 +138,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_json(path: str) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """The value of a JSON file; ValueError if it is damaged."""
     try:
         return json.loads(read_bytes(path))
     except ValueError as error:
@@ -161,11 +152,7 @@ def write_bytes(path: str, content: bytes) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write canonical JSON (sorted keys, indented, newline at the end) atomically.
-
-    Raises:
-        ValueError: it contains NaN or infinity.
-    """
+    """Write canonical JSON (sorted, indented, final newline) atomically; no NaN or infinity."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(path, f"{text}\n".encode())
 
@@ -186,7 +173,7 @@ def exists(path: str) -> bool:
 
 
 def listing(folder: str) -> list[str]:
-    """The files directly in a folder, sorted; empty if there is no such folder."""
+    """The files directly in a folder, sorted; empty if it does not exist."""
     if scheme(folder) is None:
         if not os.path.isdir(folder):
             return []
@@ -195,7 +182,7 @@ def listing(folder: str) -> list[str]:
 
 
 def tree(folder: str) -> Iterator[str]:
-    """All files below a folder, by their paths within it; none if there is no such folder."""
+    """All files below a folder, by relative path; none if it does not exist."""
     if scheme(folder) is not None:
         yield from _objects().tree(folder)
         return
@@ -238,24 +225,20 @@ def remove_if_empty(folder: str) -> bool:
 
 
 def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
-    """Abort the chosen unfinished uploads below a folder of an object store, by path within it."""
+    """Abort unfinished uploads below a folder of an object store, chosen by relative path."""
     if scheme(folder) is not None:
         _objects().remove_unfinished(folder, chosen)
 
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """A local copy of a file or folder of an object store, while the block runs.
-
-    Raises:
-        ValueError: it does not exist.
-    """
+    """A temporary local copy of a file or folder in an object store; ValueError if missing."""
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         yield _objects().download(path, folder)
 
 
 def upload(local: str, path: str) -> None:
-    """Make an object of a local file, which need not be copied first."""
+    """Upload a local file as an object."""
     _objects().upload(local, path)
 
 
@@ -269,13 +252,10 @@ def size(path: str) -> int:
 
 @contextlib.contextmanager
 def lock(folder: str) -> Iterator[Callable[[], bool]]:
-    """Lock the output folder for one run.
+    """Lock the output folder for one run; yields a function that says whether it is still ours.
 
-    The kernel releases a local lock when the process dies. In an object store it is a lease
-    (:mod:`winnow.object_stores.lease`), for which the next run after a killed one waits a minute.
-
-    Yields:
-        A function that says whether the lock is still ours: a lease can be lost.
+    The kernel releases a local lock when the process dies. In an object store the lock is a lease
+    (:mod:`winnow.object_stores.lease`): it can be lost, and outlives a killed run by a minute.
 
     Raises:
         ValueError: another run holds it, or the lock file is not ours.
@@ -307,7 +287,7 @@ def _hub() -> Any:
 
 @contextlib.contextmanager
 def _hub_errors(path: str) -> Iterator[None]:
-    """Turn the errors of the hub's client and its HTTP library, which vary, into OSError."""
+    """Turn the errors of the hub's client and its HTTP library into OSError."""
     try:
         yield
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Arrow IPC and Parquet files on any storage: tables, or batches with some of the columns."""
+"""Arrow IPC and Parquet files on any storage, as tables or batches."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from winnow.filesystem import storage
 
 
 def required(**columns: pa.DataType) -> list[pa.Field]:
-    """Fields of a schema that hold no nulls."""
+    """Non-nullable fields of a schema."""
     return [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
 
 
@@ -31,12 +31,12 @@ def read(path: str) -> pa.Table:
 
 
 def batches(path: str, columns: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of a file, with those of ``columns`` that it has; memory-mapped if local.
+    """The batches of a file with those of ``columns`` that it has, memory-mapped if local.
 
-    A file is Parquet if its name ends so, and then a row group is a batch.
+    A row group of a ``.parquet`` file is a batch.
 
     Raises:
-        ValueError: the file is of neither format, or is damaged.
+        ValueError: the file has neither format, or is damaged.
     """
     if path.endswith(".parquet"):
         yield from _parquet_batches(path, columns)
@@ -70,7 +70,7 @@ def _parquet_batches(path: str, columns: Collection[str] | None) -> Iterator[pa.
 
 
 def replaced(batch: pa.RecordBatch, **columns: Any) -> pa.RecordBatch:
-    """The batch with other values (arrays [n]) in some of its columns, each of the same type."""
+    """The batch with other values (arrays [n] of the same types) in some columns."""
     for name, values in columns.items():
         at = batch.schema.get_field_index(name)
         batch = batch.set_column(at, batch.schema.field(at), values)
@@ -82,8 +82,7 @@ def along(
 ) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64], slice]]:
     """Each batch with those of ``rows`` (ascending, counted over all batches) that it holds.
 
-    Yields:
-        The batch, those rows counted within the batch, and their slice of ``rows``.
+    Yields the batch, its rows counted within the batch, and their slice of ``rows``.
     """
     first = 0
     for batch in batches:
@@ -101,19 +100,16 @@ def column_names(path: str) -> list[str]:
 
 
 def open_file(path: str, mapped: bool = True) -> pa.NativeFile:
-    """A file to read with pyarrow, by default memory-mapped if it is local.
-
-    Of a file that is not mapped, only what is in use counts as this process's memory.
-    """
+    """A file to read with pyarrow; if local and ``mapped``, its pages count as our memory."""
     if storage.scheme(path) is not None:
         return pa.PythonFile(storage.open_input(path), mode="r")
     return pa.memory_map(path) if mapped else pa.OSFile(path)
 
 
 def runs_of_equal(table: pa.Table, keys: Sequence[str]) -> list[tuple[tuple[Any, ...], pa.Table]]:
-    """The runs of equal keys in a table sorted by them: (keys, rows) of each, in order.
+    """The (keys, rows) of each run of equal keys in a table sorted by them, in order.
 
-    By where keys change: a group_by of several keys may give its groups in another order.
+    Arrow's group_by with several keys may give its groups in another order.
     """
     if not len(table):
         return []

@@ -11,14 +11,14 @@ from winnow import heartbeat
 
 @dataclass(frozen=True)
 class Stat:
-    """Size of an object in bytes, and its version (etag, generation)."""
+    """The size of an object in bytes, and its version (ETag or generation)."""
 
     size: int
     version: str
 
 
 class Bucket(Protocol):
-    """One bucket of a store. Transient faults are retried; others are an OSError."""
+    """A bucket of a store. Transient faults are retried; others raise OSError."""
 
     def stat(self, key: str) -> Stat | None:
         """Size and version of an object; None if there is none."""
@@ -30,26 +30,25 @@ class Bucket(Protocol):
         """Upload a local file as an object, in parts if it is large."""
 
     def replace(self, key: str, content: bytes, version: str | None) -> str | None:
-        """Write an object if its version is unchanged (None: if it does not exist).
+        """Write an object if its version is still this one (None: if it does not exist).
 
         Returns the new version, or None if another writer was first.
         """
 
     def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
-        """All keys with a prefix, in any order; ``direct``: only those with no further ``/``."""
+        """All keys with a prefix, in any order; if ``direct``, only those without further ``/``."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; missing ones are not an error."""
 
     def abort_uploads(self, prefix: str, chosen: Callable[[str], bool]) -> None:
-        """Drop parts of incomplete uploads of chosen keys."""
+        """Abort incomplete uploads of chosen keys."""
 
 
 class Upload(io.BufferedReader):
-    """A local file from its start, for a client that may close it. Each read is a heartbeat.
+    """A local file from its start, for a client that may close it; ``file`` stays open.
 
-    Args:
-        file: stays open; to be read by one client at a time.
+    Each read is a heartbeat. One client at a time.
     """
 
     def __init__(self, file: BinaryIO) -> None:

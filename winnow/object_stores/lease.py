@@ -1,8 +1,8 @@
 """A lease on an output folder, held in an object: stores have no locks, but conditional writes.
 
-The holder renews it by rewriting the object every few seconds, provided nobody else has. A second
-run watches the object for longer than that: if it changes, the holder is alive; if not, the second
-run takes the lease by a rewrite under the same condition. No two clocks are compared.
+The holder renews it by rewriting the object every few seconds, if nobody else has. A second run
+watches the object for longer: if it changes, the holder is alive; if not, the second run takes the
+lease by a rewrite under the same condition. No clocks are compared.
 """
 
 import contextlib
@@ -20,28 +20,27 @@ from typing import Any
 from winnow.object_stores.bucket import Bucket, Stat
 
 BEAT = 10.0
-"""Seconds between two renewals."""
+"""Seconds between renewals."""
 
 PATIENCE = 60.0
 """Seconds without a renewal after which the holder counts as dead."""
 
 _STOP = signal.SIGUSR1
-"""Stops a run that has lost its lease. Processes that a script starts with ``&`` ignore SIGINT."""
+"""Stops a run that has lost its lease; processes started with ``&`` in a script ignore SIGINT."""
 
 
 class LostError(RuntimeError):
-    """Another run has taken the lock."""
+    """Another run has taken the lease."""
 
 
 @contextlib.contextmanager
 def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
-    """Hold the lock at ``key`` while the block runs. ``path`` is what it locks, for messages.
+    """Hold the lease at ``key`` on ``path`` while the block runs.
 
-    Yields:
-        A function that says whether it is still held, as far as this process knows.
+    Yields a function that says whether it is still held, as far as this process knows.
 
     Raises:
-        ValueError: somebody else holds it, or the object is not a lock.
+        ValueError: another run holds it, or the object is not a lease.
         LostError: another run has taken it, because this process did not renew it in time.
     """
     lease = _Lease(bucket, key)
@@ -65,13 +64,13 @@ def held(bucket: Bucket, key: str, path: str) -> Iterator[Callable[[], bool]]:
             lease.release()
     if lease.lost:
         raise LostError(
-            f"another run has taken over {path}, as this one was cut off from it for"
+            f"another run has taken over {path}, since this one could not reach it for"
             f" {PATIENCE:.0f} seconds"
         )
 
 
 def _handle_stop() -> Any:
-    """Let :data:`_STOP` interrupt the main thread. Returns the earlier handler; None if not set."""
+    """Let :data:`_STOP` interrupt the main thread; returns the old handler, None elsewhere."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(_STOP, signal.default_int_handler)
@@ -111,7 +110,7 @@ class _Lease:
         return self._rewrite(None if seen is None else seen.version)
 
     def _is_lock(self, seen: Stat) -> bool:
-        """Whether an object is one that :meth:`_rewrite` writes, or is gone or rewritten by now."""
+        """Whether an object is a lease; also True if it is gone or rewritten by now."""
         try:
             content = json.loads(self._bucket.read(self._key, 0, seen.size, seen.version))
         except OSError:
@@ -135,14 +134,14 @@ class _Lease:
                 return
 
     def release(self) -> None:
-        """Release the lease. If that fails, the next run only has to wait for it to expire."""
+        """Release the lease; if that fails, the next run has to wait until it expires."""
         try:
             self._bucket.delete([self._key])
         except OSError as error:
             print(f"the lock could not be removed: {error}", file=sys.stderr)
 
     def _rewrite(self, version: str | None) -> bool:
-        """Write the object if it is still at ``version``, or at one that we wrote ourselves."""
+        """Write the object if it still has ``version``, or one that we wrote."""
         self._beats += 1
         content = json.dumps({"holder": self._name, "beat": self._beats}).encode()
         while (new := self._bucket.replace(self._key, content, version)) is None:

@@ -1,10 +1,10 @@
-"""Objects in a bucket as files: the code that s3:// and gs:// share.
+"""Objects in a bucket as files: code shared by s3:// and gs://.
 
-An object exists once its upload is complete, so a file is written to an unnamed local one first (in
+An object exists once its upload is complete, so a file is first written locally (unnamed, in
 ``$TMPDIR``) and uploaded when its writer is done; after an error or a kill there is no object.
 
-We use the vendors' clients, with the options and credentials of Beam's filesystems, because those
-make a client for every call and complete the upload of a failed writer on garbage collection.
+We use the vendors' clients, with the options and credentials of Beam's filesystems. Those make a
+client for every call, and complete the upload of a failed writer on garbage collection.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ from winnow.object_stores.bucket import Bucket, Stat
 
 FIRST_READ = 64 << 10
 LARGEST_READ = 8 << 20
-"""Bytes per request: few at first, because formats are recognised by the first bytes of a file,
-then twice as many each time while reading is sequential."""
+"""Bytes per request: few at first, enough to recognise a format, then doubled while reading is
+sequential."""
 
 _OPTIONS = "WINNOW_BEAM_OPTIONS"
 
@@ -44,20 +44,20 @@ _NO_SECRETS = (
     "impersonate_service_account",
     "gcp_oauth_scopes",
 )
-"""The options that are sent along with a pipeline's steps; keys and tokens are not."""
+"""The options sent with a pipeline's steps; keys and tokens are not."""
 
 
 def configure(options: PipelineOptions) -> None:
     """Use these options (``--s3_endpoint_url``, …) in this process and its children.
 
-    Beam passes them to workers in containers, but not to the local processes of its own runner.
+    Beam passes them to workers in containers, but not to local processes of its own runner.
     """
     os.environ[_OPTIONS] = json.dumps(options.get_all_options(drop_default=True))
     _bucket.cache_clear()
 
 
 def shared_options() -> dict[str, Any]:
-    """The options of this process without secrets, for :func:`reach` on other machines."""
+    """The options without secrets, for :func:`reach` on other machines."""
     if _OPTIONS in os.environ:
         options = json.loads(os.environ[_OPTIONS])
     else:
@@ -68,8 +68,8 @@ def shared_options() -> dict[str, Any]:
 def reach(shared: dict[str, Any]) -> None:
     """Use another process's options, unless this one has its own.
 
-    Workers that were started by hand (``worker_pool_main``) have none, since Beam sends them only
-    the steps of the pipeline. Their credentials are those of their machine.
+    Manually started workers (``worker_pool_main``) have none, since Beam sends them only the steps
+    of the pipeline. Credentials come from their machine.
     """
     global _shared
     if shared != _shared:
@@ -83,7 +83,7 @@ _shared: dict[str, Any] = {}
 def _options() -> PipelineOptions:
     if _OPTIONS in os.environ:
         return PipelineOptions.from_dictionary(json.loads(os.environ[_OPTIONS]))
-    # The only place where Beam keeps a worker's options.
+    # The only place with a Beam worker's options.
     return FileSystems._pipeline_options or PipelineOptions.from_dictionary(_shared)
 
 
@@ -91,7 +91,7 @@ def locate(path: str) -> tuple[Bucket, str]:
     """Bucket and key of ``s3://bucket/key`` or ``gs://bucket/key``.
 
     Raises:
-        ValueError: an unknown scheme, no bucket, or a client that is not installed.
+        ValueError: the scheme is unknown, the bucket missing, or the client not installed.
     """
     match = re.fullmatch(r"(\w+)://([^/]+)/?(.*)", path, re.DOTALL)
     if not match:
@@ -120,7 +120,7 @@ def _bucket(scheme: str, name: str) -> Bucket:
         ) from error
     if scheme == "hf":
         raise ValueError(
-            "hf:// can only be read: write the output to a folder, and `winnow push` it when it is"
+            "hf:// can only be read: write the output to a folder, and `winnow push` it when"
             " complete"
         )
     raise ValueError(f"{scheme}:// is not known: use s3://, gs:// or a local path")
@@ -182,8 +182,8 @@ def matches(
 ) -> bool:
     """Whether the parts of a path match the parts of a glob; ``**`` matches any folders.
 
-    ``there`` are existing objects and folders, which a glob of exactly that name means, and
-    ``above`` is the folder that the names are in, with its slash.
+    ``there`` holds existing objects and folders, which literal names may mean; ``above`` is the
+    folder of the names, with its slash.
     """
     if not patterns:
         return not names
@@ -219,7 +219,7 @@ def remove(path: str) -> None:
 
 
 def tree(folder: str) -> Iterator[str]:
-    """All objects below a folder, by their paths within it."""
+    """All objects below a folder, by relative path."""
     bucket, prefix = _folder(folder)
     return (key[len(prefix) :] for key in bucket.keys(prefix) if not key.endswith("/"))
 
@@ -231,16 +231,16 @@ def remove_files(paths: Sequence[str]) -> None:
 
 
 def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
-    """Abort the unfinished uploads of killed writers, for chosen files; they are not listed."""
+    """Abort unfinished uploads of killed writers, for chosen files; listings don't show them."""
     bucket, prefix = _folder(folder)
     bucket.abort_uploads(prefix, lambda key: chosen(key[len(prefix) :]))
 
 
 def download(path: str, folder: str) -> str:
-    """Copy an object, or everything in a folder, into a local folder; returns the local path.
+    """Copy an object or a folder into a local folder; returns the local path.
 
     Raises:
-        ValueError: neither exists, or a name would lead out of the local folder.
+        ValueError: it does not exist, or a name would lead out of the local folder.
     """
     bucket, key = locate(path)
     top = os.path.join(folder, os.path.basename(path.rstrip("/")))
@@ -288,7 +288,7 @@ class _Ranges(io.RawIOBase):
         return end - start
 
     def readall(self) -> bytes:
-        """The rest of the file; Python's default reads it in pieces of 8 KiB."""
+        """The rest of the file; Python's default reads 8 KiB at a time."""
         return b"".join(iter(lambda: self.read(LARGEST_READ), b""))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -1,4 +1,4 @@
-"""Google Cloud Storage, through its own client, with Beam's credentials."""
+"""Google Cloud Storage, by its own client with Beam's credentials."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ _PART = 16 << 20  # the client would hold parts of 100 MB
 
 
 class GcsBucket:
-    """A :class:`winnow.object_stores.bucket.Bucket`; threads may share one."""
+    """A thread-safe :class:`winnow.object_stores.bucket.Bucket`."""
 
     def __init__(self, options: PipelineOptions, name: str) -> None:
         self._name = name
@@ -101,7 +101,7 @@ class GcsBucket:
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """Turn what the client raises after its retries into OSError."""
+        """Turn errors of the client into OSError."""
         try:
             yield
         except _ERRORS as error:
@@ -110,7 +110,7 @@ class GcsBucket:
 
 
 def _check_credentials(bucket: str, scopes: Sequence[str]) -> None:
-    """Raise PermissionError without credentials; Beam would look five times, then do without."""
+    """Raise PermissionError without credentials; Beam would try five times, then go without."""
     logging.getLogger("google.auth").setLevel(logging.ERROR)  # it logs each place it looks at
     try:
         google.auth.default(scopes=scopes)
@@ -118,5 +118,5 @@ def _check_credentials(bucket: str, scopes: Sequence[str]) -> None:
         raise PermissionError(
             f"gs://{bucket}: this machine has no Google credentials: run `gcloud auth"
             " application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS; for a public"
-            " bucket, say so with --no_auth (docs/engines.md)"
+            " bucket, use --no_auth (docs/engines.md)"
         ) from error

@@ -1,4 +1,4 @@
-"""S3 and compatible stores, through boto3."""
+"""S3 and compatible stores, by boto3."""
 
 import logging
 import random
@@ -16,10 +16,10 @@ from urllib3.exceptions import HTTPError
 from winnow.object_stores.bucket import Stat, Upload
 
 WAITS = (1, 2, 4, 8, 16, 30)
-"""Seconds before each retry, shortened at random. By then boto3 has retried a few times itself, but
-it gives up after seconds, and does not retry a response body that breaks off."""
+"""Seconds before each retry, shortened at random. boto3's own retries end after seconds, and don't
+cover a response body that breaks off."""
 
-_BATCH = 1000  # the most that S3 deletes or lists at once
+_BATCH = 1000  # S3's limit
 _PARTS = TransferConfig(
     multipart_threshold=16 << 20, multipart_chunksize=16 << 20, use_threads=False
 )
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class S3Bucket:
-    """A :class:`winnow.object_stores.bucket.Bucket`; threads may share one."""
+    """A thread-safe :class:`winnow.object_stores.bucket.Bucket`."""
 
     def __init__(self, options: PipelineOptions, name: str) -> None:
         self._name = name
@@ -70,7 +70,7 @@ class S3Bucket:
         return self._tried(key, read)
 
     def upload(self, key: str, file: BinaryIO) -> None:
-        """One request, or parts of 16 MiB, which are dropped if one of them fails."""
+        """One request, or parts of 16 MiB, aborted together if one fails."""
 
         def upload() -> None:
             with Upload(file) as again:
@@ -122,7 +122,7 @@ class S3Bucket:
         return self._tried(place, lambda: getattr(self._client, name)(**where, **arguments))
 
     def _tried(self, key: str, call: Callable[[], T]) -> T:
-        """What ``call`` returns, with retries after transient faults; others raise OSError."""
+        """Retry ``call`` after transient faults; others raise OSError."""
         for wait in (*WAITS, None):
             try:
                 return call()

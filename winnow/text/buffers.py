@@ -2,8 +2,7 @@
 
 Every kernel of this package takes ``data`` (uint8, the bytes of all values) and ``offsets`` (int32
 or int64 [n + 1]): value i is ``data[offsets[i]:offsets[i + 1]]``. The loads read little-endian
-words at an address (``data.ctypes.data + index``) without bounds checks: those are up to the
-kernel.
+words at an address (``data.ctypes.data + index``) without bounds checks.
 """
 
 import functools
@@ -26,10 +25,10 @@ Offsets = npt.NDArray[np.signedinteger]
 def string_buffers(values: pa.Array) -> tuple[Octets, Offsets]:
     """The bytes (uint8) and offsets (int32 or int64 [n + 1]) of n values, as views.
 
-    ``values`` is a string, large_string, binary or large_binary array; a slice costs nothing.
+    ``values`` is a string, large_string, binary or large_binary array or slice.
 
     Raises:
-        ValueError: another type, or a null among the values.
+        ValueError: another type, or a null.
     """
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
         width: type[np.signedinteger] = np.int32
@@ -49,10 +48,7 @@ def string_buffers(values: pa.Array) -> tuple[Octets, Offsets]:
 
 
 def large_strings(data: Octets, offsets: npt.NDArray[np.int64]) -> pa.Array:
-    """The large_string [n] whose value i is ``data[offsets[i]:offsets[i + 1]]``; copies its bytes.
-
-    The bytes must be valid UTF-8.
-    """
+    """The large_string [n] of n spans of ``data``, which must be valid UTF-8; copies it."""
     used = data[: offsets[-1]].tobytes()
     return pa.LargeStringArray.from_buffers(
         len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(used)
@@ -62,11 +58,8 @@ def large_strings(data: Octets, offsets: npt.NDArray[np.int64]) -> pa.Array:
 def llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
     """Turn a function that emits LLVM instructions into one that kernels call.
 
-    It takes LLVM's builder and the value of each argument, and returns the result's value, or None.
-
-    Args:
-        result: its numba type.
-        arguments: their numba types.
+    It takes LLVM's builder and the value of each argument, and returns the result's value or None.
+    ``result`` and ``arguments`` are numba types.
     """
 
     def compiled(emit: Callable[..., Any]) -> Any:
@@ -84,7 +77,7 @@ def llvm(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _loader(kind: Any) -> Callable[[int], Any]:
-    """A load for kernels: the integer of this type at an address of any alignment."""
+    """A load for kernels: the integer of this type at any address."""
 
     def load(builder: Any, address: Any) -> Any:
         pointer = builder.inttoptr(address, ir.IntType(kind.bitwidth).as_pointer())

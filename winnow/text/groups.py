@@ -1,4 +1,4 @@
-"""Groups of documents that statistics and audits compare: by host, by length."""
+"""Groups of documents that statistics and audits compare, such as by host or length."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from winnow.text.hosts import hosts
 
 NONE = "(none)"
-"""The value of documents without one."""
+"""The group of documents without a value."""
 
 LENGTHS = ("under 500 B", "500 B to 2 kB", "2 to 8 kB", "8 to 32 kB", "32 kB and more")
 _LENGTH_EDGES = np.array([500, 2_000, 8_000, 32_000])
@@ -30,11 +30,11 @@ def length(size: pa.Array) -> pa.Array:
 
 
 SOME = "(some)"
-"""The group of documents with a value, where values are too many to tell apart."""
+"""The group of documents with a value, if values are too many to tell apart."""
 
 
 def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
-    """The groups (string [n]) of documents with these values, null where they have none.
+    """The groups (string [n]) of documents with these values; null where they have none.
 
     A grouping is ``{"by": "value"}``, ``{"by": "edges", "edges": […]}`` (:func:`between`), or
     ``{"by": "presence"}``.
@@ -48,9 +48,10 @@ def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
 
 
 def between(value: pa.Array, edges: Sequence[float]) -> pa.Array:
-    """Names of the bins in which n numbers lie, null where they are: ``0.5 to 1``.
+    """The names (``0.5 to 1``) of the bins of n numbers, null where they are.
 
-    A bin holds its lower edge, the last one both. Numbers beyond the edges and NaN have names too.
+    A bin includes its lower edge, the last one both. Numbers beyond the edges and NaN have names,
+    too.
     """
     numbers = value.cast(pa.float64()).fill_null(np.nan).to_numpy()
     bins = np.searchsorted(edges, numbers, side="right")
@@ -62,6 +63,6 @@ def between(value: pa.Array, edges: Sequence[float]) -> pa.Array:
 
 
 def names_between(edges: Sequence[float]) -> list[str]:
-    """What :func:`between` may give, in order."""
+    """All names that :func:`between` may give, in order."""
     inner = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     return [f"under {edges[0]:g}", *inner, f"over {edges[-1]:g}", "NaN"]

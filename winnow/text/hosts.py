@@ -1,12 +1,12 @@
-"""The host of a URL in one normal form, for block lists, statistics and cards alike.
+"""The host of a URL in normal form, for block lists, statistics and cards.
 
 The form is that of the URL standard (https://url.spec.whatwg.org, host parsing): lower case, names
 in other scripts as ``xn--…`` (UTS 46, non-transitional), IPv4 addresses as four decimal numbers,
-IPv6 addresses compressed and in brackets; and, beyond the standard, without a trailing dot. The
-rest of the URL may be more than a browser accepts: ``<http://host/>`` as wget writes it into
-archives, ``//host``, ``host/path``, spaces, backslashes, a ``view-source:`` prefix.
+IPv6 addresses compressed and in brackets; and, beyond the standard, without a trailing dot. URLs
+that browsers reject are accepted, too: ``<http://host/>`` as wget writes it into archives,
+``//host``, ``host/path``, spaces, backslashes, a ``view-source:`` prefix.
 
-One regular expression in Arrow parses nearly all URLs, Python the rest, each distinct URL once.
+A regular expression in Arrow parses nearly all URLs, Python the rest, each distinct URL once.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ _FILE = re.compile(
     r"|css|docx?|xlsx?|parquet|arrow|warc|wet)"
 )
 _MOST = 253
-"""Characters of a name (RFC 1035). Longer labels are not converted to ASCII."""
+"""Longest name (RFC 1035); longer labels are not converted to ASCII."""
 
 
 def hosts(url: pa.Array) -> pa.Array:
@@ -64,9 +64,9 @@ def normal_host(name: str) -> str | None:
 
 
 def split_scheme(url: str) -> tuple[str | None, str]:
-    """The scheme of a URL in lower case, None if it has none, and the rest, slashes included.
+    """The scheme of a URL in lower case (None without one), and the rest with its slashes.
 
-    Of several, as in ``view-source:http://host``, it is the last.
+    Of several schemes, as in ``view-source:http://host``, the last counts.
     """
     scheme = None
     at = 0
@@ -94,7 +94,7 @@ def _host(url: str) -> str | None:
 
 
 def _ascii(name: str) -> str:
-    """A name with its labels in ASCII (UTS 46, ToASCII); empty if one is too long."""
+    """A name with its labels in ASCII (UTS 46, ToASCII); empty if a label is too long."""
     try:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
     except idna.IDNAError:
@@ -115,7 +115,7 @@ def _address(text: str) -> str | None:
 
 
 def _ipv4(name: str) -> str | None:
-    """An address of one to four numbers, decimal, octal or hexadecimal, as browsers accept it."""
+    """An address of one to four decimal, octal or hexadecimal numbers, as browsers accept it."""
     parts = name.split(".")
     if len(parts) > 4:
         return None
@@ -134,7 +134,7 @@ def _ipv4(name: str) -> str | None:
 
 
 def check_installed() -> None:
-    """Raise ValueError if the public suffix list is not there."""
+    """Raise ValueError if the public suffix list is not installed."""
     if importlib.util.find_spec("tld") is None:
         raise ValueError(
             "registered domains need the public suffix list of the package tld: install it with"
@@ -143,13 +143,12 @@ def check_installed() -> None:
 
 
 def registered_domains(host: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The registered domains of n hosts (string [n], as :func:`hosts` gives them).
+    """The registered domains of n hosts (string [n], from :func:`hosts`), each looked up once.
 
-    A registered domain is a name below a public suffix: ``bbc.co.uk`` of ``a.bbc.co.uk``. The
-    suffixes are those of registries, from the public suffix list (https://publicsuffix.org) as the
-    package ``tld`` ships it, offline: of ``a.github.io`` the domain is ``github.io``, whose owner
-    is the one to ask. Addresses, public suffixes and names under none of them stay as they are.
-    Each distinct host is looked up once.
+    A registered domain is a name below a public suffix: ``bbc.co.uk`` of ``a.bbc.co.uk``. Suffixes
+    are those of registries in the public suffix list (https://publicsuffix.org) that the package
+    ``tld`` ships: ``a.github.io`` is under ``github.io``, whose owner is responsible. Addresses,
+    public suffixes and names under none stay as they are.
     """
     codes = host.dictionary_encode()
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
@@ -167,7 +166,7 @@ def _registered(host: str) -> str:
 
 
 def _readable(label: str) -> str:
-    """A label in the script that the list is written in."""
+    """A label in its own script, as in the list."""
     if not label.startswith("xn--"):
         return label
     try:

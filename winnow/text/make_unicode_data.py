@@ -1,10 +1,10 @@
-"""Write ``unicode.xz``: what each code point means to the word rules, at one Unicode version.
+"""Write ``unicode.xz``, the word rules' table of code points.
 
     python winnow/text/make_unicode_data.py
 
-Run it for a new version of the normaliser only: another table gives other features, so every
-trained classifier would score differently. Frozen (at Unicode 14.0.0), because ``unicodedata``
-grows with Python.
+Only for a new version of the normaliser: another table gives other features, so every trained
+classifier would score differently. Frozen at Unicode 14.0.0, because ``unicodedata`` grows with
+Python.
 """
 
 import lzma
@@ -17,7 +17,7 @@ SEPARATOR, IGNORED = 0, 1
 FOLDED_BITS = 21
 UNSTABLE, SOLO = 1 << 30, 1 << 31
 
-# Scripts written without spaces: every character is a word, so that bigrams do the rest.
+# Scripts written without spaces: every character is a word, and bigrams do the rest.
 UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Myanmar
@@ -41,7 +41,7 @@ VARIATION_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 
 
 def within(point: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    """Whether a code point lies in one of the ranges, ends included."""
+    """Whether a code point is in one of the ranges, ends included."""
     return any(first <= point <= last for first, last in ranges)
 
 
@@ -59,7 +59,7 @@ def seconds_of_compositions() -> set[int]:
 
 
 def entry(point: int, seconds: set[int]) -> int:
-    """The table's word for a code point: folded character, combining class and flags."""
+    """The table's entry for a code point: folded character, combining class and flags."""
     character = chr(point)
     category = unicodedata.category(character)
     if category == "Cf" or within(point, VARIATION_SELECTORS):

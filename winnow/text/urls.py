@@ -1,18 +1,17 @@
-"""The canonical form of a URL, by which documents and annotations of them meet.
+"""The canonical form of a URL, which joins documents with their annotations.
 
 The form is ``host[:port]/path[?query]``:
 
-- the host in the normal form of :mod:`winnow.text.hosts`, without a leading ``www.``; no scheme (so
-  http and https are one), no user name and no fragment;
+- the host in the normal form of :mod:`winnow.text.hosts`, without a leading ``www.``; no scheme,
+  user name or fragment;
 - no port that is the scheme's default (80, 443);
 - an empty path is ``/``, and ``.`` and ``..`` in a path are resolved (RFC 3986, 5.2.4);
-- percent-escapes of unreserved characters are decoded, all others have upper-case digits, and
-  characters outside ASCII are escaped as UTF-8 (RFC 3986, 6.2.2); the same holds for a query;
-- a query without a character goes, ``?`` included.
+- in paths and queries, percent-escapes of unreserved characters are decoded, others have upper-case
+  digits, and characters outside ASCII are escaped as UTF-8 (RFC 3986, 6.2.2);
+- no ``?`` without a query.
 
-Case, slashes at the end of a path and the order within a query count, as they may for servers.
-
-One regular expression in Arrow parses nearly all URLs, Python the rest, each distinct URL once.
+Case, trailing slashes and the order within a query count, as they may for servers. A regular
+expression in Arrow parses nearly all URLs, Python the rest, each distinct URL once.
 """
 
 import re
@@ -34,7 +33,7 @@ _DEFAULT_PORTS = {"80": ("http", None), "443": ("https", None)}
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _KEPT = "!$&'()*+,;=:@/?%[]"
-"""What stays as it is in a path or a query, besides unreserved characters."""
+"""Characters not escaped in a path or a query, besides unreserved ones."""
 
 
 def canonical(url: pa.Array) -> pa.Array:
@@ -71,7 +70,7 @@ def _canonical(url: str, host: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A path or a query with all escapes in one form."""
+    """A path or a query with canonical escapes."""
     once = quote(text, safe=_KEPT + "~").encode()
     return _ESCAPE.sub(_escape, once).decode()
 

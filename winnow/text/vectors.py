@@ -1,8 +1,8 @@
-"""Operations on 32 bytes at once, for kernels that look at every byte of a text.
+"""Operations on 32 bytes at once, for kernels that read every byte of a text.
 
-numba has no vector types, so these emit LLVM instructions, which become AVX2, AVX-512 or NEON, or
-scalar ones where there are none. They check no bounds: 32 bytes must be readable (and writable) at
-the address. In a mask, bit i stands for byte i.
+numba has no vector types, so these emit LLVM instructions, which become AVX2, AVX-512, NEON or
+scalar ones. They check no bounds: 32 bytes must be readable (and writable) at the address. Bit i of
+a mask is byte i.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from winnow.text.buffers import llvm
 
 BLOCK = 32
-"""Bytes that each operation reads: buffers need so many to spare at their end."""
+"""Bytes that each operation reads: buffers need as many to spare at their end."""
 
 _BYTE, _INT32 = ir.IntType(8), ir.IntType(32)
 _BYTES = ir.VectorType(_BYTE, BLOCK)
@@ -39,7 +39,7 @@ def _any_of(builder: Any, block: Any, wanted: bytes) -> Any:
 
 
 def _between(builder: Any, block: Any, first: str, last: str) -> Any:
-    """Which bytes of a block lie in a range of ASCII, ends included."""
+    """Which bytes of a block are in a range of ASCII, ends included."""
     from_first = builder.sub(block, _all(ord(first)))
     return builder.icmp_unsigned("<=", from_first, _all(ord(last) - ord(first)))
 
@@ -70,7 +70,7 @@ def not_ascii(builder: Any, address: Any) -> Any:
 
 @llvm(types.uint32, types.int64)
 def letters_and_digits(builder: Any, address: Any) -> Any:
-    """The mask of letters and digits of ASCII."""
+    """The mask of ASCII letters and digits."""
     block = _load(builder, address)
     letters = _between(builder, builder.or_(block, _all(0x20)), "a", "z")
     return builder.bitcast(builder.or_(letters, _between(builder, block, "0", "9")), _MASK)
@@ -78,33 +78,33 @@ def letters_and_digits(builder: Any, address: Any) -> Any:
 
 @llvm(types.uint32, types.int64)
 def visible(builder: Any, address: Any) -> Any:
-    """The mask of bytes of ASCII but white space and control characters."""
+    """The mask of ASCII bytes but white space and control characters."""
     return builder.bitcast(_between(builder, _load(builder, address), "!", "~"), _MASK)
 
 
 @llvm(types.uint32, types.int64)
 def white_space(builder: Any, address: Any) -> Any:
-    """The mask of white space of ASCII, as ``str.split`` has it."""
+    """The mask of ASCII white space, as in ``str.split``."""
     spaces = b"\t\n\v\f\r\x1c\x1d\x1e\x1f "
     return builder.bitcast(_any_of(builder, _load(builder, address), spaces), _MASK)
 
 
 @llvm(types.uint32, types.int64)
 def may_be_space(builder: Any, address: Any) -> Any:
-    """The mask of bytes that begin characters of which some are white space beyond ASCII."""
+    """The mask of lead bytes of characters that may be non-ASCII white space."""
     return builder.bitcast(_any_of(builder, _load(builder, address), b"\xc2\xe1\xe2\xe3"), _MASK)
 
 
 @llvm(types.uint32, types.int64)
 def continuing(builder: Any, address: Any) -> Any:
-    """The mask of bytes 0x80 to 0xBF: a character's second byte or a later one."""
+    """The mask of continuation bytes, 0x80 to 0xBF."""
     # As signed numbers they are the smallest.
     return builder.bitcast(builder.icmp_signed("<", _load(builder, address), _all(0xC0)), _MASK)
 
 
 @llvm(types.int64, types.uint32)
 def ones(builder: Any, mask: Any) -> Any:
-    """How many bits of a mask are set."""
+    """The number of bits set in a mask."""
     return builder.zext(builder.ctpop(mask), ir.IntType(64))
 
 
@@ -129,13 +129,13 @@ def store_u64(builder: Any, target: Any, value: Any) -> None:
 
 @llvm(types.int64, types.uint32)
 def leading_zeros(builder: Any, mask: Any) -> Any:
-    """How many bits above the highest one set in a mask are not; 32 if none is set."""
+    """The number of bits above the highest one set in a mask; 32 if none is set."""
     return builder.zext(builder.ctlz(mask, ir.Constant(ir.IntType(1), 0)), ir.IntType(64))
 
 
 @intrinsic
 def trailing_zeros(typing_context: Any, mask: Any) -> Any:
-    """The index of the lowest bit that is set in an unsigned number; its width if none is."""
+    """The index of the lowest bit set in an unsigned number; its width if none is set."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
