@@ -179,7 +179,6 @@ ConfigStore.instance().store(name="audit_schema", node=AuditConfig)
 
 @command_line.main("classifier/audit")
 def main(config: DictConfig) -> None:
-    """The command line."""
     command_line.run(print_audit, config)
 
 

@@ -26,7 +26,6 @@ def of_hashes(hashes: pa.Array) -> Keys:
 
 
 def dumps(keys: Keys) -> bytes:
-    """The content of the file."""
     file = io.BytesIO()
     np.save(file, keys.astype("<u8"), allow_pickle=False)
     return file.getvalue()

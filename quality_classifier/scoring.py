@@ -39,7 +39,6 @@ class Classifier:
         return self.of_margins(self.model.margins(text))
 
     def of_margins(self, margin: npt.NDArray[np.float64]) -> tuple[Scores, Scores | None]:
-        """Scores and expected grades from n margins of the model."""
         grade = None if self.grades is None else self.grades.expected(margin)
         return self._calibration.apply(margin), grade
 

@@ -10,7 +10,6 @@ class Parser(argparse.ArgumentParser):
     """Reports errors as one line with a suggestion, and exits with code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """End the command."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -22,7 +21,6 @@ class Parser(argparse.ArgumentParser):
         return values
 
     def flags(self) -> list[str]:
-        """The names of all flags."""
         return [name for action in self._actions for name in action.option_strings]
 
 

@@ -72,7 +72,6 @@ def main() -> None:
 
 
 def overview() -> str:
-    """The text of ``winnow --help``."""
     lines = ["usage: winnow COMMAND ...        winnow COMMAND --help explains one", ""]
     for stage, commands in COMMANDS.items():
         lines.append(f"{stage}:")

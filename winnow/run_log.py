@@ -119,5 +119,4 @@ def close() -> None:
 
 
 def _visible(line: str) -> str:
-    """The visible part of a line on a terminal."""
     return line.rsplit("\r", 1)[-1].replace("\x1b[K", "")

@@ -38,7 +38,6 @@ class Spool(contextlib.ExitStack, Generic[K, V]):
             self.add(key, value)
 
     def add(self, key: K, value: V) -> None:
-        """Append one pair."""
         number = self._numbers.setdefault(key, len(self._numbers)) % FILES
         if number == len(self._files):
             file = tempfile.TemporaryFile(prefix="winnow-")  # noqa: SIM115 closed with all

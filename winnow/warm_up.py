@@ -22,7 +22,6 @@ PARTS = {"pipeline.runs.warming": "pyarrow", "model.ops.warming": "torch"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
     parser = argparse.ArgumentParser(
         prog=cli.program(),
         description=__doc__,

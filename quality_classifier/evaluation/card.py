@@ -1,6 +1,5 @@
 """The card of a classifier: its evaluation as Markdown for people and JSON for programs."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,6 @@ def _mean_unseen(card: Figures) -> float:
 
 
 def markdown(card: Figures) -> str:
-    """The text of ``card.md``."""
     parts = [_introduction, _data, _ranking, *([_unseen] if card["unseen"] else [])]
     parts += [_calibration, _yield, _audit, _limits, sections.making]
     return "\n\n".join(part(card) for part in parts) + "\n"
@@ -211,10 +209,10 @@ Expected share of the held-out documents, unweighted: the mean of (2 − score)^
 
 
 def _audit(card: Figures) -> str:
-    rows = {
-        name: [_audited(*pair) for pair in _pairs(card["audit"][name])]
-        for name in ("negative", "positive")
-    }
+    rows = {}
+    for name, audit in card["audit"].items():
+        rules = ([row for row in audit if row["rule"] == rule] for rule in ("pareto", "threshold"))
+        rows[name] = [_audited(*pair) for pair in zip(*rules, strict=True)]
     titles = ["by", "value", "documents", "mean score", f"Pareto, α = {card['alpha']:g}", "ratio"]
     titles += [f"score ≥ {card['threshold']:g}", "ratio"]
     return f"""## Audit: keep rates by group
@@ -232,12 +230,6 @@ so are all but the {AUDITED_VALUES} most frequent values of a column.
 ### Held-out positives
 
 {table(titles, rows["positive"])}"""
-
-
-def _pairs(audit: Sequence[Figures]) -> Iterable[tuple[Figures, Figures]]:
-    pareto = [row for row in audit if row["rule"] == "pareto"]
-    threshold = [row for row in audit if row["rule"] == "threshold"]
-    return zip(pareto, threshold, strict=True)
 
 
 def _audited(pareto: Figures, threshold: Figures) -> list[str]:

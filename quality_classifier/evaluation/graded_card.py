@@ -28,7 +28,6 @@ def summary(card: Figures) -> dict[str, Any]:
 
 
 def files(card: Figures) -> dict[str, bytes]:
-    """``card.md``, ``card.json`` and the figures, by name."""
     names = card["grades"]
     return {
         **sections.files(card, markdown(card)),
@@ -41,7 +40,6 @@ def files(card: Figures) -> dict[str, bytes]:
 
 
 def terminal_table(card: Figures) -> str:
-    """The headline figures, for the terminal."""
     lines = [f"{card['tested']:,} held-out documents, grades {', '.join(card['grades'])}"]
     lines += [
         f"  {GRADED[name]:36} {estimate(card['metrics'][name])}"
@@ -57,7 +55,6 @@ def terminal_table(card: Figures) -> str:
 
 
 def markdown(card: Figures) -> str:
-    """The text of ``card.md``."""
     parts = [_introduction, _data, _noise, _reliability, _groups, _yield, _limits, sections.making]
     return "\n\n".join(part(card) for part in parts).replace("\n\n\n", "\n\n") + "\n"
 

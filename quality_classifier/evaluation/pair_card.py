@@ -22,7 +22,6 @@ def summary(card: Figures) -> dict[str, Any]:
 
 
 def files(card: Figures) -> dict[str, bytes]:
-    """``card.md``, ``card.json`` and the figure, by name."""
     return {
         **sections.files(card, markdown(card)),
         "figures/reliability.png": figures.pair_reliability(card["reliability"]),
@@ -30,7 +29,6 @@ def files(card: Figures) -> dict[str, bytes]:
 
 
 def terminal_table(card: Figures) -> str:
-    """The headline figures, for the terminal."""
     lines = [f"{card['tested']:,} held-out pairs in {card['sets']:,} sets that share no text"]
     lines += [f"  {title:40} {estimate(card[name])}" for name, title in PAIRED.items()]
     lines.append("  score: how often a text would win against the texts of these pairs")
@@ -38,7 +36,6 @@ def terminal_table(card: Figures) -> str:
 
 
 def markdown(card: Figures) -> str:
-    """The text of ``card.md``."""
     limits = sections.limits(sections.length_limit(card["sizes"]))
     parts = [_introduction(card), _data(card), _groups(card), limits, sections.making(card)]
     return "\n\n".join(parts) + "\n"

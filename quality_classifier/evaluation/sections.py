@@ -24,12 +24,10 @@ def fill(paragraph: str, indent: str = "") -> str:
 
 
 def cell(value: str | int) -> str:
-    """A count or a name."""
     return f"{value:,}" if isinstance(value, int) else value
 
 
 def estimate(found: Mapping[str, float]) -> str:
-    """A figure and its interval."""
     return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
@@ -40,7 +38,6 @@ def files(card: Figures, text: str) -> dict[str, bytes]:
 
 
 def limits(*paragraphs: str) -> str:
-    """The section of known limits."""
     return "## Known limits\n\n" + "\n".join(fill(f"- {limit}", "  ") for limit in paragraphs)
 
 

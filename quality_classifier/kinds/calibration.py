@@ -52,12 +52,10 @@ class Calibration:
 
     @classmethod
     def identity(cls) -> "Calibration":
-        """The logistic function: the margin is the log odds."""
         return cls()
 
     @property
     def method(self) -> str:
-        """``identity``, ``sigmoid`` or ``isotonic``."""
         if self.knots:
             return "isotonic"
         return "identity" if self == Calibration.identity() else "sigmoid"

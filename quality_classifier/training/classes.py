@@ -47,7 +47,6 @@ def train(config: TrainConfig) -> None:
 
 
 def train_classes(config: TrainConfig) -> None:
-    """Read, split, fit, calibrate, evaluate, write."""
     values = {"positive": config.positive, "negative": config.negative}
     documents, sources, unreadable = read_documents(config, values, {})
     unique = splits.deduplicate(documents)
@@ -174,7 +173,6 @@ def check_enough(counts: list[dict[str, Any]]) -> None:
 
 
 def part(documents: pa.Table, split: str) -> pa.Table:
-    """The documents of one split."""
     return documents.filter(pc.equal(documents["split"], splits.SPLITS.index(split)))
 
 
@@ -187,5 +185,4 @@ def balanced(documents: pa.Table, config: TrainConfig) -> npt.NDArray[np.float64
 
 @command_line.main("classifier/train")
 def main(config: DictConfig) -> None:
-    """The command line."""
     command_line.run(train, config, again="nothing was written, run the same command again")

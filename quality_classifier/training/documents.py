@@ -44,7 +44,6 @@ class Source:
 
     @property
     def title(self) -> str:
-        """For the user."""
         return f"{self.role} {self.name}"
 
 

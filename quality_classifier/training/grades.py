@@ -153,7 +153,6 @@ def evaluate(
     grades: Grades,
     config: TrainConfig,
 ) -> dict[str, Any]:
-    """The card's figures of held-out documents, as JSON values."""
     test = found.documents.filter(pa.array(tested))
     target, label = found.target[tested], found.label[tested]
     margin = model.margins(shared.whole(test["text"]))

@@ -102,7 +102,6 @@ def settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def whole(text: pa.ChunkedArray) -> pa.Array:
-    """A column as a single array."""
     return pa.concat_arrays(text.chunks) if text.num_chunks else pa.array([], text.type)
 
 

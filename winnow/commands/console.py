@@ -28,11 +28,9 @@ class StatusLine:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for an update."""
         return self._active and time.monotonic() >= self._next
 
     def show(self, text: str) -> None:
-        """Write a text now, if active."""
         if not self._active:
             return
         self._next = time.monotonic() + (REFRESH if self._terminal else REPEAT)
@@ -40,7 +38,6 @@ class StatusLine:
         sys.stderr.flush()
 
     def close(self) -> None:
-        """Erase the line."""
         if self._active and self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -60,7 +60,7 @@ def interruptible(again: str) -> Iterator[None]:
 
 @dataclass
 class Interruption:
-    """The number of the deferred signal, if any."""
+    """The deferred signal, if any."""
 
     number: int | None = None
 
@@ -113,11 +113,9 @@ def line(error: Exception) -> str:
 
 
 def code(error: Exception) -> int:
-    """The exit code of an error."""
     return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
 def interruption(again: str) -> str:
-    """The message for an interrupt."""
     after_key = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
     return f"{after_key}{program()}: interrupted: {again}"

@@ -34,7 +34,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _names(node: object) -> list[str]:
-    """The settings of a node of a config."""
     names = [str(name) for name in node] if isinstance(node, DictConfig) else []
     return [name for name in names if name != "hydra"]
 

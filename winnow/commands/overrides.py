@@ -53,7 +53,8 @@ def run(main: Callable[[], Any] | str, settings: str | None = None, sweeps: bool
     sys.argv[1:] = quoted(arguments, sweeps)
     _accept_lazy_help()
     if FULL_ERROR not in os.environ:
-        setattr(hydra_utils, "run_and_report", _call)  # noqa: B010 Hydra's prints several lines
+        # Hydra's own prints several lines.
+        setattr(hydra_utils, "run_and_report", lambda function: function())  # noqa: B010
     try:
         with exits.interruptible("run the same command again"):
             _load(main)()
@@ -68,10 +69,6 @@ def _load(main: Callable[[], Any] | str) -> Callable[[], Any]:
         return main
     with startup.importing():
         return cast(Callable[[], Any], importlib.import_module(main).main)
-
-
-def _call(function: Callable[[], Any]) -> Any:
-    return function()
 
 
 def _accept_lazy_help() -> None:
@@ -151,7 +148,8 @@ def _fixed(value: str, sweeps: bool) -> str:
     if _parse(f"x={value}") is not None:
         return value
     call = _CALL.match(bare)
-    if call and call["name"] in _functions() and pairs.get(call.end() - 1) == end:
+    functions = OverridesParser.create().functions.functions
+    if call and call["name"] in functions and pairs.get(call.end() - 1) == end:
         return f"{call[0]}{_fixed_parts(bare[call.end() : -1])})"
     if sweeps and len(_split(bare)) > 1:
         return _fixed_parts(bare)
@@ -237,7 +235,3 @@ def _is_path(text: str) -> bool:
     """Whether a path exists, or is in an existing folder with a comma in its name."""
     folder = os.path.dirname(re.split(r"[*?]", text)[0])
     return os.path.lexists(text) or ("," in folder and os.path.lexists(folder))
-
-
-def _functions() -> Sequence[str]:
-    return list(OverridesParser.create().functions.functions)

@@ -111,10 +111,5 @@ def fingerprint(*parts: Any) -> str:
     return xxhash.xxh3_128_hexdigest(canonical.encode())
 
 
-def _current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _current_umask()
+_UMASK = os.umask(0)  # reading it means setting it
+os.umask(_UMASK)

@@ -196,7 +196,6 @@ def _size_of(copy: str) -> int:
 
 
 def _evict(copy: str) -> bool:
-    """Remove a folder unless it is in use."""
     with open(f"{copy}.use", "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -256,7 +256,6 @@ class _Mirror:
             self._write_note()
 
     def forget(self) -> None:
-        """Remove the local folder and its notes."""
         shutil.rmtree(self._local)
         if self._took_over:
             self._remove([TURN])
@@ -297,7 +296,6 @@ class _Mirror:
                 self._send(name, copy, stamp)
 
     def _send(self, name: str, path: str, stamp: Stamp | None = None) -> None:
-        """Upload an immutable file."""
         if not self._may_write():
             return
         storage.upload(path, storage.join(self.output, name))
@@ -337,12 +335,10 @@ class _Mirror:
         return True
 
     def _complete(self, names: set[str]) -> set[str]:
-        """The units with a manifest."""
         units = {unit for name in names if (unit := self._layout.unit(name)) is not None}
         return {unit for unit in units if f"{unit}/{MANIFEST}" in names}
 
     def _is_ours(self, name: str) -> bool:
-        """Whether a local path is a file of the output."""
         path = os.path.join(self._local, name)
         is_file = os.path.isfile(path) and not os.path.islink(path)
         return is_file and self._layout.ours.fullmatch(name) is not None

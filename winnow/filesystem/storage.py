@@ -168,7 +168,6 @@ def checksum(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether a file exists."""
     return os.path.exists(path) if scheme(path) is None else _objects().exists(path)
 
 

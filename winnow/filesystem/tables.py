@@ -25,7 +25,6 @@ def write(path: str, table: pa.Table) -> None:
 
 
 def read(path: str) -> pa.Table:
-    """The whole table of a file."""
     with storage.open_input(path) as file:
         return pa.ipc.open_file(file).read_all()
 

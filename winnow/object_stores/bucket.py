@@ -56,6 +56,5 @@ class Upload(io.BufferedReader):
         self.seek(0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file."""
         heartbeat.beat()
         return super().read(size)

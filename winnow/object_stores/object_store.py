@@ -137,7 +137,6 @@ def open_input(path: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """Write an object atomically: it appears when the block ends, and not at all if it raises."""
     bucket, key = locate(path)
     with tempfile.TemporaryFile() as file:
         yield cast(BinaryIO, file)
@@ -146,14 +145,12 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 def upload(local: str, path: str) -> None:
-    """Upload a local file as an object."""
     bucket, key = locate(path)
     with open(local, "rb") as file:
         bucket.upload(key, file)
 
 
 def exists(path: str) -> bool:
-    """Whether an object exists."""
     bucket, key = locate(path)
     return bucket.stat(key) is not None
 
@@ -219,13 +216,11 @@ def remove(path: str) -> None:
 
 
 def tree(folder: str) -> Iterator[str]:
-    """All objects below a folder, by relative path."""
     bucket, prefix = _folder(folder)
     return (key[len(prefix) :] for key in bucket.keys(prefix) if not key.endswith("/"))
 
 
 def remove_files(paths: Sequence[str]) -> None:
-    """Delete objects of one bucket, ignoring those that do not exist."""
     objects = [locate(path) for path in paths]
     objects[0][0].delete([key for _, key in objects])
 

@@ -49,13 +49,11 @@ class GcsBucket:
         self._bucket = self._client.bucket(name)
 
     def stat(self, key: str) -> Stat | None:
-        """Size and generation."""
         with self._errors(key):
             blob = self._bucket.get_blob(key, retry=RETRY)
         return None if blob is None else Stat(blob.size, str(blob.generation))
 
     def read(self, key: str, start: int, end: int, version: str) -> bytes:
-        """A range of this generation; fails if the object has changed."""
         with self._errors(key):
             span = {"start": start, "end": end - 1, "if_generation_match": int(version)}
             blob = self._bucket.blob(key)
@@ -79,7 +77,6 @@ class GcsBucket:
         return str(blob.generation)
 
     def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
-        """Page by page, sorted."""
         with self._errors(prefix):
             for blob in self._client.list_blobs(
                 self._bucket, prefix=prefix, delimiter="/" if direct else None, retry=RETRY
@@ -101,7 +98,6 @@ class GcsBucket:
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """Turn errors of the client into OSError."""
         try:
             yield
         except _ERRORS as error:

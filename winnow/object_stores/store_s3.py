@@ -53,7 +53,6 @@ class S3Bucket:
         self._client = _client(options)
 
     def stat(self, key: str) -> Stat | None:
-        """Size and ETag."""
         try:
             head = self._call("head_object", key)
         except FileNotFoundError:
@@ -61,8 +60,6 @@ class S3Bucket:
         return Stat(head["ContentLength"], head["ETag"])
 
     def read(self, key: str, start: int, end: int, version: str) -> bytes:
-        """A range of this version; fails if the ETag has changed."""
-
         def read() -> bytes:
             where = {"Bucket": self._name, "Key": key, "Range": f"bytes={start}-{end - 1}"}
             return self._client.get_object(**where, IfMatch=version)["Body"].read()
@@ -87,7 +84,6 @@ class S3Bucket:
             return None
 
     def keys(self, prefix: str, direct: bool = False) -> Iterator[str]:
-        """Page by page, sorted."""
         more = {"Delimiter": "/"} if direct else {}
         while True:
             page = self._call("list_objects_v2", None, Prefix=prefix, **more)
@@ -105,7 +101,6 @@ class S3Bucket:
                 raise OSError(f"s3://{self._name}/{error['Key']}: {error['Message']}")
 
     def abort_uploads(self, prefix: str, chosen: Callable[[str], bool]) -> None:
-        """Page by page."""
         more: dict[str, str] = {}
         while True:
             page = self._call("list_multipart_uploads", None, Prefix=prefix, **more)

@@ -41,7 +41,6 @@ VARIATION_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 
 
 def within(point: int, ranges: tuple[tuple[int, int], ...]) -> bool:
-    """Whether a code point is in one of the ranges, ends included."""
     return any(first <= point <= last for first, last in ranges)
 
 
@@ -76,7 +75,6 @@ def entry(point: int, seconds: set[int]) -> int:
 
 
 def main() -> None:
-    """Write the table."""
     seconds = seconds_of_compositions()
     table = np.array([entry(point, seconds) for point in range(0x110000)], "<u4")
     steps = np.diff(table, prepend=np.uint32(0))

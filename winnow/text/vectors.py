@@ -31,7 +31,6 @@ def _all(value: int) -> Any:
 
 
 def _any_of(builder: Any, block: Any, wanted: bytes) -> Any:
-    """Which bytes of a block are one of these."""
     found = builder.icmp_unsigned("==", block, _all(wanted[0]))
     for byte in wanted[1:]:
         found = builder.or_(found, builder.icmp_unsigned("==", block, _all(byte)))
@@ -39,7 +38,6 @@ def _any_of(builder: Any, block: Any, wanted: bytes) -> Any:
 
 
 def _between(builder: Any, block: Any, first: str, last: str) -> Any:
-    """Which bytes of a block are in a range of ASCII, ends included."""
     from_first = builder.sub(block, _all(ord(first)))
     return builder.icmp_unsigned("<=", from_first, _all(ord(last) - ord(first)))
 
