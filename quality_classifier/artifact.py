@@ -87,11 +87,7 @@ def save(
 
 
 def load(folder: Path) -> Artifact:
-    """Read and check a folder that :func:`save` wrote.
-
-    Raises:
-        ValueError: it is damaged or not a classifier; the message names the file and the problem.
-    """
+    """Read and check a folder that :func:`save` wrote; ValueError names file and problem."""
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -143,11 +139,7 @@ def user_model(path: Path, label: str | None) -> Artifact:
 
 
 def own(path: str) -> Artifact:
-    """A user-defined class as a classifier, with unchanged scores.
-
-    Raises:
-        ValueError: it does not exist, or is not a classifier.
-    """
+    """A user-defined class as a classifier, with unchanged scores; ValueError if it is invalid."""
     scorer = UserScorer(path)
     checksums = scorer.checksums()
     card = {"kind": path, "calibrated": False}

@@ -82,10 +82,9 @@ class Combination:
             _parse(self.rule, self.names)
 
     def apply(self, scores: Mapping[str, npt.NDArray[np.floating[Any]]]) -> npt.NDArray[np.float32]:
-        """Combine float32 or float64 [n] by name into scores clipped to [0, 1]: float32 [n].
+        """Combine scores (float32 or float64 [n] by name) into float32 [n], clipped to [0, 1].
 
-        Raises:
-            ValueError: the expression is not a number for some document.
+        ValueError if the expression is not a number for some document.
         """
         exact = {name: scores[name].astype(np.float64) for name in self.names}
         with np.errstate(all="ignore"):

@@ -58,11 +58,7 @@ def declared(grades: Sequence[Any]) -> Scale:
 
 
 def found(values: FloatArray) -> Scale:
-    """The whole numbers from the lowest to the highest label.
-
-    Raises:
-        ValueError: there is only one, or more than :data:`MOST_GRADES`.
-    """
+    """The whole numbers from the lowest to the highest label: 2 to MOST_GRADES, or ValueError."""
     low, high = math.floor(values.min()), math.ceil(values.max())
     if low == high:
         raise ValueError(f"all labels are {low}: a classifier needs documents of two grades")
@@ -79,8 +75,7 @@ def read_labels(
 ) -> tuple[npt.NDArray[np.int64], FloatArray, Scale]:
     """The labels in a column of n strings without nulls; a JSON list holds several.
 
-    Returns the row of each label (int64), its value (float64), and the scale, by default that of
-    :func:`found`.
+    Returns the row (int64) and value (float64) of each label, and the scale: given, or found.
 
     Raises:
         ValueError: a label is neither a number nor a named grade, or is out of range.
@@ -104,8 +99,7 @@ def read_labels(
 def numbers(words: pa.Array, scale: Scale | None, target: str) -> FloatArray:
     """The mean label of each of k words, NaN if empty, then a NaN for index -1: [k + 1].
 
-    Raises:
-        ValueError: a label is neither a number nor a named grade.
+    ValueError for a label that is neither a number nor a named grade.
     """
     lists = [[label for label in _several(word) if label] for word in words.to_pylist()]
     value = _values(sorted({label for several in lists for label in several}), scale, target)
@@ -182,8 +176,7 @@ def by_text(
     """Merge the labels of equal texts, so that no text is both trained on and held out.
 
     ``documents`` has a row per record with ``text`` and ``source``; of equal texts, the first by
-    source and the further columns remains. Label i is ``value[i]`` (float64 [m]) of record
-    ``rows[i]``.
+    source and further columns remains. Label i, ``value[i]`` (float64 [m]), is of row ``rows[i]``.
     """
     documents = documents.combine_chunks()
     keys = [name for name in documents.schema.names if name != "text"]

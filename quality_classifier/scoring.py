@@ -93,8 +93,7 @@ class ClassifierSet:
 def load_classifier(path: str, label: str | None = None) -> Classifier:
     """Load a folder of ``train.py``, a fastText ``.bin``, or a user-defined class.
 
-    ``path`` is local, in an object store, or dotted. ``label`` is that of good text in a ``.bin``
-    (DCLM's is ``__label__hq``).
+    ``label`` is that of good text in a ``.bin`` (DCLM's is ``__label__hq``).
 
     Raises:
         ValueError: it is missing or damaged, or the label is missing, unknown or not allowed.

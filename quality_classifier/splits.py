@@ -1,7 +1,6 @@
 """Deduplicate documents, split them and weigh them.
 
-A document's split depends only on its text: a held-out document stays held out when text is added
-or the seed changes.
+A split depends only on the text: held-out text stays held out when text is added or seeds change.
 """
 
 from collections.abc import Sequence

@@ -36,11 +36,7 @@ class GroupsConfig:
 
 @dataclass
 class TrainConfig:
-    """The settings; defaults and their meaning are in ``train.yaml``.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
+    """The settings; ``train.yaml`` has defaults and meaning. ValueError if a value is invalid."""
 
     positive: Any = None
     negative: Any = None

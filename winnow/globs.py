@@ -17,11 +17,7 @@ _NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def find(pattern: str) -> Iterator[str]:
-    """The files and folders that match, in any order, perhaps repeated.
-
-    Raises:
-        OSError: a folder that may hold matches cannot be read.
-    """
+    """The matching files and folders, in any order, perhaps repeated; OSError if unreadable."""
     magic = next((i for i, letter in enumerate(pattern) if letter in "*?["), None)
     if magic is None:
         if _is_there(pattern):

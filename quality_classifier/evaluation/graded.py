@@ -74,8 +74,7 @@ def confusion(label: FloatArray, expected: FloatArray, values: Sequence[float]) 
 def reliability(reached: FloatArray, target: FloatArray) -> list[list[dict[str, float]]]:
     """The points of a reliability diagram for each grade but the lowest.
 
-    ``reached`` is P(grade k or more), float64 [n, K - 1]; a label reaches the grade if ``target``
-    is at least 0.5.
+    ``reached`` is P(grade k or more), float64 [n, K - 1]; labels reach it if ``target`` >= 0.5.
     """
     ones = np.ones(len(reached))
     return [

@@ -56,11 +56,7 @@ class Audit:
         self._has_run = False
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Count documents, given ``quality_score``, the columns to group by and perhaps ``kept``.
-
-        Raises:
-            ValueError: a column to group by is missing.
-        """
+        """Count documents by ``quality_score``, ``kept`` if any, and the columns to group by."""
         self._has_run = "kept" in batch.schema.names
         score = batch["quality_score"].to_numpy()
         exact = score.astype(np.float64)
@@ -136,11 +132,7 @@ def expected_rate_interval(
 
 
 def values(batch: pa.RecordBatch, column: str) -> pa.Array:
-    """The group of each of n documents, from a column or derived from one: string [n].
-
-    Raises:
-        ValueError: there is no such column.
-    """
+    """The group of each of n documents: string [n]; ValueError if ``column`` can't be derived."""
     names = batch.schema.names
     if column == ALL:
         return pa.array([ALL] * len(batch), pa.string())

@@ -49,8 +49,7 @@ WITHIN = pa.schema(
 """A row per group, the largest first. ``low``, ``median`` and ``high`` are the 10th, 50th and 90th
 percentile of the scores; ``near_constant`` is null below LEAST_DOCUMENTS. For ``labelled``
 documents: Spearman's correlation of score and label, null if one is constant; and, if a grade was
-named, the mean score, the share that reaches the grade, and the expected calibration error (in ten
-bins). Intervals are 95 %."""
+named, the mean score, the share that reaches it, and the calibration error. Intervals are 95 %."""
 
 
 def score_quantiles(counts: Counts, shares: Sequence[float] = (0.1, 0.5, 0.9)) -> list[float]:
@@ -108,11 +107,7 @@ class Within:
     _limit: int = 4 * SAMPLE
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Count documents, given ``quality_score``, ``keep_draw`` and the named columns.
-
-        Raises:
-            ValueError: a column is missing, or a label is neither a number nor in the scale.
-        """
+        """Count documents; ValueError for a missing column or an invalid label."""
         if not len(batch) or not self.by:
             return
         parts = [values(batch, column) for column in self.by]

@@ -61,11 +61,7 @@ class Model(Scorer):
     @classmethod
     @abstractmethod
     def load(cls, path: Path, rules: Mapping[str, Any]) -> Self:
-        """The model that :meth:`save` wrote; ``rules`` includes those of :meth:`rules`.
-
-        Raises:
-            ValueError: the file or the rules are damaged.
-        """
+        """The model that :meth:`save` wrote, under :meth:`rules`; ValueError if one is damaged."""
 
     @classmethod
     @abstractmethod

@@ -55,9 +55,7 @@ class FastTextTable:
 def table(file: FastTextFile, label: str) -> FastTextTable | None:
     """The table of a model for one of its labels; None if fastText's own code must score.
 
-    Raises:
-        ValueError: the vectors hold NaN or infinity.
-        OSError: the file can't be read.
+    ValueError if the vectors hold NaN or infinity.
     """
     # Other losses look up tabulated sigmoids or walk a tree. Labels with another prefix could occur
     # in a text, where fastText skips them.

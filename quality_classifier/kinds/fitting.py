@@ -33,9 +33,8 @@ def fit_linear(
 ) -> tuple[npt.NDArray[np.float32], float, list[dict[str, float]]]:
     """Logistic regression, with the penalty of least calibrated loss on the calibration split.
 
-    L-BFGS from zero is bit-for-bit deterministic on one BLAS thread. Returns the weights (float32
-    [buckets]), the bias, and a trial for each of ``cs``, ascending: ``c``, ``log_loss`` and
-    ``iterations``.
+    L-BFGS from zero is bit-for-bit deterministic on one BLAS thread. Returns weights (float32
+    [buckets]), bias, and a trial per ``cs``, ascending: ``c``, ``log_loss`` and ``iterations``.
     """
     best: tuple[float, npt.NDArray[np.float32], float] | None = None
     trials = []
@@ -63,11 +62,11 @@ def fit_calibration(
 
     ``sigmoid`` (Platt 1999) has two parameters and preserves the ranking, so small calibration
     splits suffice. ``isotonic`` fits any monotone curve, but maps ranges of margins to one score.
-    It stays off 0 and 1 by the effect of one more document of the other class (Laplace), because a
+    It stays off 0 and 1 as if there were one more document of the other class (Laplace), because a
     score of 1 is always kept.
 
-    Margins are float64 [n], ``positive`` is bool [n] with both classes, and weights are float64 [n]
-    with mean 1 and balance the classes.
+    Margins are float64 [n], ``positive`` bool [n], and weights, which balance the classes, float64
+    [n] with mean 1.
     """
     assert method in METHODS
     if method == "isotonic":

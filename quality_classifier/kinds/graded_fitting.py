@@ -127,11 +127,7 @@ def log_loss(curves: Sequence[Calibration], margin: FloatArray, target: FloatArr
 def fit_hashed_linear(
     train: Graded, calibration: Graded, how: Fitting
 ) -> tuple[Model, dict[str, Any]]:
-    """Try all LOSSES and ``settings.c``; the calibration split chooses.
-
-    Raises:
-        ValueError: under none do higher margins mean higher grades.
-    """
+    """Try all LOSSES and ``settings.c`` on the calibration split; ValueError if none ranks it."""
     settings = how.settings
     config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
     learnt, chosen = (hashed_features(split.text, config) for split in (train, calibration))

@@ -66,11 +66,7 @@ def pair_loss(difference: FloatArray) -> float | None:
 def fit_hashed_linear(
     train: Pairs, calibration: Pairs, how: Fitting
 ) -> tuple[Model, dict[str, Any]]:
-    """Logistic regression on differences; the calibration pairs choose from ``settings.c``.
-
-    Raises:
-        ValueError: under none do better texts have higher margins.
-    """
+    """Try ``settings.c`` on the calibration pairs; ValueError if none ranks them."""
     settings = how.settings
     config = FeatureConfig(settings.log2_buckets, settings.max_ngram)
     compact, columns = used_columns(hashed_features(train.text, config))

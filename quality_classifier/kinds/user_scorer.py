@@ -18,11 +18,7 @@ from winnow.filesystem import storage
 
 
 class UserScorer(Scorer):
-    """Adapter of a user-defined classifier.
-
-    Raises:
-        ValueError: it does not exist, can't be instantiated, or has no ``score``.
-    """
+    """Adapter of a user-defined classifier; ValueError unless it loads and has a ``score``."""
 
     def __init__(self, path: str) -> None:
         scorer_class = own_code.load(path, "classifier")
@@ -35,11 +31,7 @@ class UserScorer(Scorer):
         self._path = path
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """The log odds of its scores: [n].
-
-        Raises:
-            RuntimeError: it raised an error or returned invalid scores.
-        """
+        """The log odds of its scores: [n]; RuntimeError if it fails or returns invalid scores."""
         try:
             score = self._own.score(text)
         except Exception as error:

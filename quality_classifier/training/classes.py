@@ -29,11 +29,7 @@ LEAST = 10
 
 
 def train(config: TrainConfig) -> None:
-    """Learn from classes, labels or pairs, as configured, and print a summary.
-
-    Raises:
-        ValueError: the input is too small or unreadable, or the output exists.
-    """
+    """Learn from classes, labels or pairs, and print a summary; ValueError if that fails."""
     if config.labels is not None:
         grades.train(config)
     elif config.pairs is not None:

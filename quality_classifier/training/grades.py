@@ -25,11 +25,7 @@ LEAST = 5
 
 
 def train(config: TrainConfig) -> None:
-    """Read, split, fit, calibrate, evaluate, write, and print the figures.
-
-    Raises:
-        ValueError: labels are invalid or too few, or the output exists.
-    """
+    """Train, write and print the figures; ValueError for invalid or too few labels."""
     assert config.target is not None
     shared.check_kind(config.kind, GRADED, "labels")
     scale = None if config.grades is None else labels.declared(config.grades)

@@ -61,8 +61,7 @@ def even_sample(
     """Sorted rows of about ``most`` of n documents: the first ones of each source in each split.
 
     Sources have equal shares, if they have enough documents. Half of the sample trains; a quarter
-    each calibrates and tests, more than their share, because the figures come from these. Documents
-    must be in random order.
+    each calibrates and tests, since these give the figures. Documents must be in random order.
     """
     key = np.unique(source, return_inverse=True)[1] * 2 + positive
     chosen = []

@@ -43,11 +43,7 @@ class Linked:
 
 
 def train(config: TrainConfig) -> None:
-    """Read, split, fit, calibrate, evaluate, write, and print the figures.
-
-    Raises:
-        ValueError: pairs are invalid or too few, or the output exists.
-    """
+    """Train, write and print the figures; ValueError for invalid or too few pairs."""
     shared.check_kind(config.kind, PAIRED, "pairs")
     further = {"worse": "worse"} | ({"group": config.group} if config.group else {})
     values = {"pairs": config.pairs}
@@ -111,8 +107,7 @@ def train(config: TrainConfig) -> None:
 def linked_pairs(records: pa.Table) -> Linked:
     """Number the texts of pairs, and link those that share a pair or a group.
 
-    ``records`` has ``text`` (the better one), ``worse`` and ``source`` without nulls, and perhaps
-    ``group``.
+    ``records`` has ``text`` (the better one), ``worse`` and ``source``, and perhaps ``group``.
     """
     n = len(records)
     both = pa.chunked_array(

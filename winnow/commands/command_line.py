@@ -37,12 +37,7 @@ def run(
 
 
 def checked(config: DictConfig) -> Any:
-    """The config as an instance of its dataclass.
-
-    Raises:
-        ValueError: a key is missing or unknown (Hydra accepts any with ``+``), or a value is
-            invalid.
-    """
+    """The config as an instance of its dataclass; ValueError for an invalid key or value."""
     for name, known in _unknown(config):
         raise ValueError(f"there is no setting {name}: {advice(name, known)}")
     if missing := sorted(OmegaConf.missing_keys(config)):

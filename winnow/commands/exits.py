@@ -1,7 +1,6 @@
 """How commands end: with a one-line message and an exit code.
 
-0 is done, 1 failed, 2 wrong usage (an invalid flag, setting or value), 130 interrupted (143 by
-SIGTERM).
+0 is done, 1 failed, 2 wrong usage, 130 interrupted (143 by SIGTERM).
 """
 
 import contextlib

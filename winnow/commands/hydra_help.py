@@ -1,8 +1,7 @@
 """``--help`` of Hydra commands, generated from ``conf/`` without importing Hydra.
 
 A comment ``#: …`` there is the help text of a setting or of a group in the defaults list.
-``hydra.help`` has a ``header`` (what the command does) and a ``footer`` (arguments of examples, one
-per line).
+``hydra.help`` has a ``header`` (what the command does) and a ``footer`` (examples, one per line).
 """
 
 import os

@@ -72,9 +72,7 @@ def _load(main: Callable[[], Any] | str) -> Callable[[], Any]:
 
 
 def _accept_lazy_help() -> None:
-    """Let Hydra 1.3, with its lazy help text, pass the checks of Python 3.14's argparse
-    (facebookresearch/hydra#3121).
-    """
+    """Let Hydra's lazy help text pass the checks of Python 3.14 (facebookresearch/hydra#3121)."""
     if hasattr(argparse.ArgumentParser, "_check_help"):
         setattr(argparse.ArgumentParser, "_check_help", lambda parser, action: None)  # noqa: B010
 

@@ -99,8 +99,7 @@ def no_pandas_nor_scipy() -> None:
     """Keep Arrow from importing pandas, and numba from importing scipy and cffi: 0.2 s and 90 MB.
 
     Arrow imports pandas with its first array from numpy, to recognise a Series; numba imports scipy
-    with its first kernel, to check for BLAS, and cffi for kernels that call C. Don't use this in a
-    process that runs user code.
+    with its first kernel, to check for BLAS, and cffi for kernels that call C. Not for user code.
     """
     import pyarrow as pa
 

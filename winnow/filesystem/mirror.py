@@ -4,8 +4,7 @@ The command works in a local folder while a thread uploads complete files, manif
 bucket always holds a readable folder from which another machine can resume. Deleted files are
 deleted from the bucket once their replacement is uploaded.
 
-The bucket is authoritative: files that a killed command left on disk are used only if no other
-machine has resumed since.
+The bucket is authoritative: a killed command's files are used only if no machine resumed since.
 
 ::
 
@@ -226,11 +225,7 @@ class _Mirror:
                 self._sent[name] = _stamp(os.path.join(self._local, name))
 
     def upload(self, complete_only: bool = False) -> None:
-        """Upload new files and delete removed ones; with ``complete_only``, if any are complete.
-
-        Raises:
-            OSError: the bucket can't be written.
-        """
+        """Upload new files and delete removed ones; with ``complete_only``, if any are complete."""
         if not self._still_ours():
             return
         names = set(filter(self._is_ours, _visible(storage.tree(self._local))))

@@ -62,11 +62,7 @@ def hand_over(path: str, pid: int) -> None:
 
 @contextlib.contextmanager
 def claim(path: str) -> Iterator[str]:
-    """Own a file while the block runs; yields its path.
-
-    Raises:
-        ValueError: another process owns it or died as its owner.
-    """
+    """Own a file while the block runs; ValueError if another process owns it or died as owner."""
     me = Owner.of(os.getpid())
     if not _create(path, me):
         _take_over(path, me)

@@ -28,8 +28,7 @@ from winnow.object_stores.bucket import Bucket, Stat
 
 FIRST_READ = 64 << 10
 LARGEST_READ = 8 << 20
-"""Bytes per request: few at first, enough to recognise a format, then doubled while reading is
-sequential."""
+"""Bytes per request: enough to recognise a format, then doubled while reading is sequential."""
 
 _OPTIONS = "WINNOW_BEAM_OPTIONS"
 
@@ -88,11 +87,7 @@ def _options() -> PipelineOptions:
 
 
 def locate(path: str) -> tuple[Bucket, str]:
-    """Bucket and key of ``s3://bucket/key`` or ``gs://bucket/key``.
-
-    Raises:
-        ValueError: the scheme is unknown, the bucket missing, or the client not installed.
-    """
+    """Bucket and key of ``s3://…`` or ``gs://…``; ValueError if invalid or without client."""
     match = re.fullmatch(r"(\w+)://([^/]+)/?(.*)", path, re.DOTALL)
     if not match:
         raise ValueError(f"{path!r} has no bucket: write s3://bucket/name or gs://bucket/name")
@@ -232,11 +227,7 @@ def remove_unfinished(folder: str, chosen: Callable[[str], bool]) -> None:
 
 
 def download(path: str, folder: str) -> str:
-    """Copy an object or a folder into a local folder; returns the local path.
-
-    Raises:
-        ValueError: it does not exist, or a name would lead out of the local folder.
-    """
+    """Copy an object or folder into a local folder; returns its path. ValueError if missing."""
     bucket, key = locate(path)
     top = os.path.join(folder, os.path.basename(path.rstrip("/")))
     if bucket.stat(key):

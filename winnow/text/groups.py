@@ -36,8 +36,7 @@ SOME = "(some)"
 def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
     """The groups (string [n]) of documents with these values; null where they have none.
 
-    A grouping is ``{"by": "value"}``, ``{"by": "edges", "edges": […]}`` (:func:`between`), or
-    ``{"by": "presence"}``.
+    A grouping is ``{"by": "value"}``, ``{"by": "presence"}`` or ``{"by": "edges", "edges": […]}``.
     """
     match grouping["by"]:
         case "value":
@@ -50,8 +49,7 @@ def grouped(column: pa.Array, grouping: Mapping[str, Any]) -> pa.Array:
 def between(value: pa.Array, edges: Sequence[float]) -> pa.Array:
     """The names (``0.5 to 1``) of the bins of n numbers, null where they are.
 
-    A bin includes its lower edge, the last one both. Numbers beyond the edges and NaN have names,
-    too.
+    A bin includes its lower edge, the last one both; NaN and numbers beyond have names, too.
     """
     numbers = value.cast(pa.float64()).fill_null(np.nan).to_numpy()
     bins = np.searchsorted(edges, numbers, side="right")

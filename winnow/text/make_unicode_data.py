@@ -2,9 +2,8 @@
 
     python winnow/text/make_unicode_data.py
 
-Only for a new version of the normaliser: another table gives other features, so every trained
-classifier would score differently. Frozen at Unicode 14.0.0, because ``unicodedata`` grows with
-Python.
+Only for a new version of the normaliser: another table gives other features, and trained
+classifiers would score differently. Frozen at Unicode 14.0.0; ``unicodedata`` grows with Python.
 """
 
 import lzma

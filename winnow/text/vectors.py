@@ -1,8 +1,7 @@
 """Operations on 32 bytes at once, for kernels that read every byte of a text.
 
 numba has no vector types, so these emit LLVM instructions, which become AVX2, AVX-512, NEON or
-scalar ones. They check no bounds: 32 bytes must be readable (and writable) at the address. Bit i of
-a mask is byte i.
+scalar ones. There are no bounds checks on these 32 bytes. Bit i of a mask is byte i.
 """
 
 from typing import Any
