@@ -1,10 +1,9 @@
-"""Compiled kernels: numba compiles one when it is first called, and caches it on disk.
+"""Compiled kernels: numba compiles a kernel on its first call and caches it on disk.
 
 The cache is ``NUMBA_CACHE_DIR``, else ``__pycache__`` beside the source, else the user's cache
-folder. An entry is valid for one source, version of numba and processor. By itself numba checks the
-source of the outermost kernel alone, and misses changes in the kernels that it calls, so
-:func:`_stamp` makes it check all sources. Every module of kernels imports this one, for that and to
-report compilation.
+folder. An entry is valid for one source, version of numba and processor. numba itself checks only
+the source of the outermost kernel, not of those that it calls; :func:`_stamp` makes it check all.
+Every module of kernels imports this one, for that and to report compilation.
 """
 
 import functools
@@ -22,10 +21,10 @@ from winnow.cli import command
 from winnow.commands import console
 
 SECONDS = 40
-"""About what all kernels take, on one core."""
+"""About the time to compile all kernels on one core."""
 
 PACKAGES = ("winnow", "pipeline", "quality_classifier", "model")
-"""Those that have kernels."""
+"""Packages with kernels."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +33,7 @@ Watcher = Callable[[str], None]
 
 
 class _Listener(event.Listener):
-    """Reports the compilation of kernels that will be cached, so not a user's own."""
+    """Reports the compilation of kernels that will be cached, not of a user's own."""
 
     def __init__(self) -> None:
         self.tell: Watcher = _announce
@@ -49,7 +48,6 @@ class _Listener(event.Listener):
 
 
 def _announce(_: str) -> None:
-    """Say so, once per process."""
     _listener.tell = lambda _: None
     console.say(
         f"compiling kernels, once on this machine (about {SECONDS} s for all);"
@@ -58,12 +56,12 @@ def _announce(_: str) -> None:
 
 
 def watch(tell: Watcher) -> None:
-    """Call this function for each kernel from now on, instead of announcing the first."""
+    """Call ``tell`` for each kernel from now on, instead of announcing the first."""
     _listener.tell = tell
 
 
 def kernels() -> Iterator[Any]:
-    """The kernels of all modules of ours that are imported, compiled or not."""
+    """The kernels of our imported modules, compiled or not."""
     found: dict[int, Any] = {}
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in PACKAGES:
@@ -78,7 +76,7 @@ def folder(kernel: Any) -> str | None:
 
 @functools.cache
 def sources(root: Path = ROOT) -> bytes:
-    """A hash of all modules of ours that have kernels."""
+    """A hash of all our modules with kernels."""
     found = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
@@ -92,7 +90,7 @@ _own_stamp = caching._SourceFileBackedLocatorMixin.get_source_stamp
 
 
 def _stamp(locator: Any) -> Any:
-    """What numba compares with the stamp of a cached kernel; for others' kernels its own stamp."""
+    """The stamp that numba compares with a cached kernel's; its own for others' kernels."""
     own = _own_stamp(locator)
     path = Path(locator._py_file).resolve()
     ours = any(path.is_relative_to(ROOT / package) for package in PACKAGES)
@@ -105,8 +103,8 @@ def _check_folder() -> None:
         njit(cache=True)(_check_folder)
     except RuntimeError as error:
         raise OSError(
-            "numba finds no folder in which it can keep compiled kernels: set NUMBA_CACHE_DIR to"
-            " one that you can write to"
+            "numba finds no folder for compiled kernels: set NUMBA_CACHE_DIR to one that you can"
+            " write to"
         ) from error
 
 

@@ -1,12 +1,12 @@
 """Hashed word n-grams of every document, as a sparse matrix for training.
 
-Each of a document's N n-grams (words, and pairs of neighbouring words; ``words.py`` says what a
-word is) adds ``1 / sqrt(N)`` to its bucket. So a score needs only one running sum, long documents
-get more extreme scores than short ones, and the held-out ROC-AUC was that of L2-normalised counts
-or higher; a plain mean (``1 / N``) was far worse.
+Each of a document's N n-grams (words and pairs of neighbouring words, see ``words.py``) adds
+``1 / sqrt(N)`` to its bucket. So a score needs only one running sum, and longer documents get more
+extreme scores. The held-out ROC-AUC is at least that of L2-normalised counts; a plain mean
+(``1 / N``) is far worse.
 """
 
-from __future__ import annotations  # scipy is imported by those who train, not for scoring
+from __future__ import annotations  # scoring does without scipy
 
 import itertools
 from dataclasses import dataclass
@@ -29,15 +29,10 @@ _CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """What decides which bucket an n-gram falls in: the same in training and serving.
+    """The mapping of n-grams to buckets, the same in training and serving.
 
-    Attributes:
-        log2_buckets: 18 to 22; 2**20 weights are a table of 4 MB.
-        max_ngram: 1 for words, 2 for pairs of neighbouring words too.
-        normaliser: the version of the word rules.
-
-    Raises:
-        ValueError: a value out of range, or a version that this code does not know.
+    ``max_ngram`` is 1 for words, 2 for pairs, too; 2**20 buckets are a table of 4 MB. ValueError
+    for a value out of range or an unknown version.
     """
 
     log2_buckets: int = 20
@@ -57,7 +52,7 @@ class FeatureConfig:
 
     @property
     def buckets(self) -> int:
-        """Number of buckets: the length of the weight table."""
+        """The length of the weight table."""
         return 1 << self.log2_buckets
 
 
@@ -65,10 +60,7 @@ def hashed_features(text: pa.Array, config: FeatureConfig) -> sp.csr_array:
     """The matrix that ``linear.margins`` multiplies by the weights: float32 [n, config.buckets].
 
     Rows are sorted by bucket, without duplicates. Memory peaks at about 12 bytes per distinct
-    n-gram of a document, and 16 MB of text are expanded at a time.
-
-    Raises:
-        ValueError: ``text`` is not a string or large_string array, or has a null.
+    n-gram of a document; 16 MB of text are expanded at a time. ValueError as in ``string_buffers``.
     """
     import scipy.sparse as sp
 
@@ -103,7 +95,7 @@ def _list_buckets(
     bigrams: bool,
     bounds: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int32]:
-    """The bucket of every n-gram in order; those of document i end at ``bounds[i + 1]``."""
+    """The buckets of all n-grams in order; those of document i end at ``bounds[i + 1]``."""
     base, entries = data.ctypes.data, table.ctypes.data
     columns = np.empty(2 * np.int64(offsets[-1] - offsets[0]), np.int32)
     words = np.empty(MOST_WORDS, np.uint64)

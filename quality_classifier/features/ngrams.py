@@ -1,18 +1,17 @@
-"""The kernel: from word to word through UTF-8 text, and the bucket of a word or a pair of words.
+"""Kernels: the words of UTF-8 text, and the buckets of words and pairs of words.
 
-A word is the sequence of its folded characters (``words.py``), each written as one byte if ASCII
-and else as three, the code point with its low byte first. Its hash h starts at 0 and takes these
-bytes 8 at a time, the last ones filled up with zeros, as a little-endian number c (all arithmetic
-modulo 2**64)::
+A word is the sequence of its folded characters (``words.py``): one byte if ASCII, else the three of
+its code point, lowest first. Its hash h starts at 0 and takes these bytes 8 at a time, padded with
+zeros, as a little-endian number c (all arithmetic modulo 2**64)::
 
     h = (h ^ c) * FACTOR
     h = h ^ (h >> 32)
 
-The bucket of a word after another (``before``, which is 0 for the word alone) is the upper
-``log2_buckets`` bits of ``(before * FACTOR + h) * FACTOR``.
+The bucket of a word after another (``before``, 0 for the word alone) is the upper ``log2_buckets``
+bits of ``(before * FACTOR + h) * FACTOR``.
 
-Words of ASCII, which is most of them, are found 32 bytes at a time and hashed without a branch that
-depends on their length; any other goes through the table, character by character, to the same hash.
+ASCII words, which are most, are found 32 bytes at a time and hashed without a branch on their
+length; others go through the table, character by character, to the same hash.
 """
 
 from typing import Any
@@ -43,19 +42,19 @@ _SPACE = 32
 
 @njit(nogil=True, cache=True)
 def bucket(before: np.uint64, word: np.uint64, shift: np.uint64) -> np.int64:
-    """The bucket of a word after another or after ``NO_WORD``; shift is 64 - log2_buckets."""
+    """The bucket of a word after another or ``NO_WORD``; shift is 64 - log2_buckets."""
     return np.int64((before * FACTOR + word) * FACTOR >> shift)
 
 
 MOST_WORDS = BLOCK
-"""Words that :func:`next_words` finds at most."""
+"""Limit of the words that :func:`next_words` finds."""
 
 _ONE = np.uint32(1)
 _ALL = np.uint64(0xFFFFFFFF)
 
 
 def _word_masks() -> npt.NDArray[np.uint64]:
-    """What makes words of 0 to 16 letters lower case, and their first and second 8 bytes."""
+    """For 0 to 16 letters: the lower-case bits, and masks of the first and second 8 bytes."""
     masks = [
         [int(_LOWER_CASE), (1 << 8 * min(n, 8)) - 1, (1 << 8 * max(n - 8, 0)) - 1]
         for n in range(1, 17)
@@ -68,11 +67,11 @@ _MASKS = _word_masks()
 
 @njit(nogil=True, cache=True, forceinline=True)
 def next_words(position: int, end: int, table: int, words: int, signs: bool) -> tuple[int, int]:
-    """How many words come next, none only at the end, and where to go on.
+    """The number of next words (0 only at the end), and the next position.
 
-    Their hashes are written (uint64) to the address ``words``, which has room for ``MOST_WORDS``.
-    ``table`` is an address too: numba would count references to an array at every call. ``signs``
-    says whether punctuation marks and symbols are words in it, else they separate.
+    Their hashes (uint64) go to the address ``words``, with room for ``MOST_WORDS``. ``table`` is an
+    address, too: numba would count references to an array at every call. Punctuation marks and
+    symbols are words if ``signs``, else separators.
     """
     found = 0
     while found == 0 and position < end:
@@ -80,7 +79,7 @@ def next_words(position: int, end: int, table: int, words: int, signs: bool) -> 
         if load_u8(position) < 0x80 and position + BLOCK + 16 <= end:
             letters = letters_and_digits(position)
             ascii_bytes = trailing_zeros(not_ascii(position))
-            # A word that goes on beyond the block, or beyond ASCII, is left for the next call.
+            # A word that continues beyond the block or ASCII is left for the next call.
             cut = leading_zeros(~np.uint32(np.uint64(letters) << np.uint64(BLOCK - ascii_bytes)))
             size = ascii_bytes - min(cut, ascii_bytes)
             starts = (visible(position) if signs else letters) & ~(letters & letters << _ONE)
@@ -102,7 +101,7 @@ def next_words(position: int, end: int, table: int, words: int, signs: bool) -> 
 
 @njit(nogil=True, cache=True, forceinline=True)
 def _hash_ascii(start: int, length: int) -> np.uint64:
-    """The hash of a word of ``length`` ASCII letters and digits; of a sign if that is 0."""
+    """The hash of a word of ``length`` ASCII letters and digits, or of a sign if 0."""
     if length > 16:
         return _hash_long(start, length)
     masks = _MASKS[np.uint64(length)]
@@ -121,7 +120,7 @@ def _hash_long(start: int, length: int) -> np.uint64:
 
 @njit(nogil=True, cache=True)
 def _next_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
-    """The hash of the next word in any script, or ``NO_WORD``, and where to go on."""
+    """The hash of the next word in any script, or ``NO_WORD``, and the next position."""
     while position < end:
         start = position
         entry, position = next_entry(start, end, table)
@@ -135,7 +134,6 @@ def _next_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
 
 @njit(nogil=True, cache=True)
 def _any_word(position: int, end: int, table: int) -> tuple[np.uint64, int]:
-    """The same for the word that starts here."""
     word = NO_WORD
     octets = np.uint64(0)
     filled = np.uint64(0)  # bits of octets
@@ -167,7 +165,7 @@ def _absorb(word: np.uint64, octets: np.uint64) -> np.uint64:
 
 @llvm(types.void, types.int64)
 def prefetch(builder: Any, address: Any) -> None:
-    """Ask for the cache line at an address, which need not be valid, without waiting for it."""
+    """Prefetch the cache line at an address, which need not be valid."""
     pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
     number = ir.IntType(32)
     shape = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])

@@ -1,10 +1,10 @@
-"""The settings and dictionary of a fastText ``.bin``, and where its matrices are.
+"""The settings, dictionary and matrix offsets of a fastText ``.bin``.
 
 The layout is that of fastText 0.9 (``args.cc``, ``dictionary.cc``, ``densematrix.cc``): a magic
 number and a version; the settings; the words, then the labels, each ended by a NUL and followed by
-its count (8 bytes) and type (1 byte); pairs of a pruned dictionary; a byte that says whether the
-input matrix is quantised, and that matrix; the same of the output matrix. A dense matrix is two
-int64, rows and columns, and float32 values row by row.
+its count (8 bytes) and type (1 byte); pairs of a pruned dictionary; a byte that flags a quantised
+input matrix, and that matrix; the same for the output matrix. A dense matrix is two int64, rows and
+columns, and float32 values row by row.
 """
 
 import struct
@@ -28,15 +28,14 @@ _WORD, _LABEL = 0, 1
 
 @dataclass(frozen=True)
 class FastTextFile:
-    """Everything that decides how a supervised model scores, except its dense matrices.
+    """Everything but the dense matrices that affects the scores of a supervised model.
 
     Attributes:
-        words: the bytes of all words, one after the other (uint8).
-        offsets: int64 [n_words + 1], where each begins in ``words``.
+        words: uint8, the concatenated bytes of all words.
+        offsets: int64 [n_words + 1], where each word begins in ``words``.
         labels: their names, in the order of the output matrix.
-        input_at, output_at: where the values of the matrices begin in the file; None if the input
-            is quantised.
-        rows: of the input matrix; those of the words come first.
+        input_at, output_at: file offsets of the matrices' values; None if the input is quantised.
+        rows: number of rows of the input matrix; those of the words come first.
     """
 
     path: Path
@@ -61,12 +60,7 @@ class FastTextFile:
 
 
 def read(path: Path) -> FastTextFile:
-    """Read all but the matrices.
-
-    Raises:
-        ValueError: the file is not a whole supervised model.
-        OSError: it can't be read.
-    """
+    """Read all but the matrices; ValueError if the file is not a whole supervised model."""
     size = path.stat().st_size
     if size < _HEAD.size:
         raise ValueError(f"{path} is not a fastText model")
@@ -115,7 +109,7 @@ def read(path: Path) -> FastTextFile:
 
 @njit(nogil=True, cache=True)
 def _entries(data: Octets, at: int, count: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Start and end of each entry's name [count, 2], and the end of all, or -1 if cut off."""
+    """Start and end of each entry's name [count, 2], and the end of all, -1 if truncated."""
     bounds = np.zeros((min(count, len(data)), 2), np.int64)
     for i in range(count):
         bounds[i, 0] = at

@@ -1,7 +1,7 @@
-"""From text to a sum over the table of a fastText model: hashes, words, n-grams, parts of words.
+"""Sum the table of a fastText model over the words, n-grams and subwords of a text.
 
-All of it is as in ``dictionary.cc`` of fastText 0.9, which hashes bytes by 32-bit FNV-1a, with the
-bytes above 127 taken as negative, and combines the hashes of a word n-gram by a 64-bit polynomial.
+As in ``dictionary.cc`` of fastText 0.9: bytes, those above 127 as negative numbers, are hashed by
+32-bit FNV-1a, and the hashes of a word n-gram are combined by a 64-bit polynomial.
 """
 
 import math
@@ -14,7 +14,7 @@ from quality_classifier.features.ngrams import prefetch
 from winnow.text.buffers import Octets, Offsets, load_u8
 
 Rules = tuple[int, int, int, int]
-"""Longest word n-gram, buckets, shortest and longest part of a word in characters (0: none)."""
+"""Longest word n-gram, buckets, shortest and longest subword in characters (0: none)."""
 
 Slots = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
@@ -25,10 +25,10 @@ _BASIS, _PRIME = np.uint32(2166136261), np.uint32(16777619)
 _NEGATIVE = np.uint32(0xFFFFFF00)
 _FACTOR = np.uint64(116049371)
 _SPACE = 32
-_BEGIN, _END = 60, 62  # < and >, around a word that is taken apart
+_BEGIN, _END = 60, 62  # < and >, around a word before it is split into subwords
 _WAITING = 64
 _ADDED = 1e-5
-"""fastText adds it to every probability before it takes the logarithm."""
+"""fastText adds this to every probability before the logarithm."""
 
 
 @njit(nogil=True, cache=True)
@@ -48,7 +48,7 @@ def probabilities(
     n_words = len(counts)
     width = rows.shape[1]
     base, first_row, first_slot = data.ctypes.data, rows.ctypes.data, slots.ctypes.data
-    # What is asked for early and read later comes from memory while other words are hashed.
+    # Prefetched values arrive from memory while other words are hashed.
     waiting = np.empty(_WAITING * longest, np.int64)
     hashes = np.empty(_WAITING, np.uint32)
     starts, sizes = np.empty((2, _WAITING), np.int64)
@@ -161,7 +161,7 @@ def add_parts(
     end_row: int,
     rules: Rules,
 ) -> None:
-    """Add to each word's row those of its parts, but for the word that ends lines."""
+    """Add to each word's row those of its subwords, except for the word that ends lines."""
     sums = np.empty(rows.shape[1], np.float64)
     for word in range(len(counts)):
         if word == end_row:
@@ -176,9 +176,9 @@ def add_parts(
 
 @njit(nogil=True, cache=True)
 def _sum_parts(word: Octets, size: int, rows: Rows, n_words: int, rules: Rules, sums: Sums) -> int:
-    """Add the rows of a word's parts to sums; how many there are. Its first and last byte are ours.
+    """Add the rows of a word's subwords to sums; returns their number.
 
-    A part is a run of characters, as long as ``rules`` say, of the word between < and >.
+    Overwrites the first and last byte of ``word``. Subwords include < and > around the word.
     """
     _, buckets, least, most = rules
     word[0], word[size - 1] = _BEGIN, _END
@@ -208,7 +208,7 @@ def _sum_parts(word: Octets, size: int, rows: Rows, n_words: int, rules: Rules, 
 def _lookup(
     value: np.uint32, start: int, size: int, slots: Slots, words: Octets, bounds: Integers
 ) -> int:
-    """The number of the word at an address, whose hash is known, or -1."""
+    """The number of the word at an address with a known hash, or -1."""
     mask = len(slots) - 1
     known = words.ctypes.data
     at = np.int64(value) & mask

@@ -1,10 +1,10 @@
 """The fastText kind: training and prediction.
 
-Made for the ``fasttext-numpy2`` wheel; any build of the ``fasttext`` module that passes the probe
-at load time will do. fastText's traps that are handled here: it scores only the first line of a
-text, a word ``</s>`` ends a text, ``__label__`` inside a text is read as its label, probabilities
-can pass 1, training leaves most of its matrix uninitialised (the cause of "Encountered NaN"), and
-several builds give wrong or no numbers under numpy 2. The binding holds the GIL.
+Made for the ``fasttext-numpy2`` wheel; any build that passes the probe at load time will do. Traps
+handled here: fastText scores only the first line of a text, a word ``</s>`` ends a text,
+``__label__`` inside a text is read as its label, probabilities can exceed 1, training leaves most
+of its matrix uninitialised (the cause of "Encountered NaN"), and several builds give wrong or no
+numbers under numpy 2. The binding holds the GIL.
 """
 
 import functools
@@ -37,8 +37,7 @@ from winnow.text.words import FOLDED, NOT_ASCII, SEPARATOR, TABLE, VERSION, Tabl
 CURATED = "__label__curated"
 OTHER = "__label__other"
 
-# fastText adds 1e-5 to every probability before it takes the logarithm, so it knows no smaller one.
-_SMALLEST = 1e-5
+_SMALLEST = 1e-5  # fastText adds it to every probability before the logarithm
 
 _ONES = np.uint64(0x0101010101010101)
 
@@ -50,12 +49,9 @@ fasttext.train_supervised(**json.load(sys.stdin)).save_model(sys.argv[1])
 
 @functools.cache
 def fasttext_module() -> ModuleType:
-    """The module ``fasttext``, imported when it is first needed.
+    """Import the module ``fasttext``; ValueError if it is missing or another package's.
 
     Several distributions install a module of that name; ``fasttext-predict`` cannot train.
-
-    Raises:
-        ValueError: it is missing or another package's; the message says how to fix it.
     """
     install = "pip install --force-reinstall --no-deps fasttext-numpy2"
     try:
@@ -74,10 +70,10 @@ def fasttext_module() -> ModuleType:
 
 @dataclass
 class FastTextSettings:
-    """fastText's own settings; the defaults are DCLM's (bigrams, dim 100, 2M buckets).
+    """fastText's settings; the defaults are DCLM's (bigrams, dim 100, 2M buckets).
 
-    ``repeatable`` trains on one thread, which gives the same bytes for the same seed; otherwise
-    all cores are used and the bytes differ from run to run.
+    ``repeatable`` trains on one thread: the same seed gives the same bytes. Otherwise all cores are
+    used, and bytes differ from run to run.
     """
 
     dim: int = 100
@@ -113,17 +109,13 @@ class FastTextModel(Model):
 
     @functools.cached_property
     def _library(self) -> Any:
-        """The model in fastText's own code, probed."""
+        """The model of fastText itself, probed."""
         model = fasttext_module().load_model(str(self.path))
         _probe(model, model.get_labels(), self.path)
         return model
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """Log odds of the label's probability, within +-11.5, of n documents: float64 [n].
-
-        Raises:
-            ValueError: ``text`` is not a string or large_string array, or has a null.
-        """
+        """Log odds of the label's probability, within +-11.5, of n documents: float64 [n]."""
         if len(text) == 0:
             return np.empty(0)
         lines = one_line(text)
@@ -132,7 +124,6 @@ class FastTextModel(Model):
         return np.log(clipped) - np.log1p(-clipped)
 
     def _predict(self, lines: pa.Array) -> npt.NDArray[np.float64]:
-        """The label's probability by fastText's own code."""
         named, probabilities = self._library.predict(lines.to_pylist(), k=-1)
         found = np.zeros(len(lines))
         for row, names in enumerate(named):
@@ -141,16 +132,13 @@ class FastTextModel(Model):
         return found
 
     def rules(self) -> dict[str, Any]:
-        """The normaliser of text and the label."""
         return {"normaliser": VERSION, "label": self.label}
 
     def save(self, path: Path) -> None:
-        """Copy the ``.bin``."""
         shutil.copyfile(self.path, path)
 
     @classmethod
     def load(cls, path: Path, rules: Mapping[str, Any]) -> "FastTextModel":
-        """See :meth:`quality_classifier.kinds.contract.Model.load`."""
         if rules["normaliser"] != VERSION:
             raise ValueError(f"normaliser version {rules['normaliser']} is not known here")
         return cls(path, rules["label"])
@@ -159,7 +147,7 @@ class FastTextModel(Model):
     def fit(
         cls, train: Labelled, calibration: Labelled, how: Fitting
     ) -> tuple["FastTextModel", dict[str, Any]]:
-        """FastText has no weights, so documents are repeated in proportion to theirs."""
+        """FastText has no document weights: repeat documents in proportion to theirs."""
         how.say(f"training fastText on {len(train.text):,} documents")
         rows = np.repeat(np.arange(len(train.text)), repeats(train.weight, how.seed))
         text, positive = train.text.take(rows), train.positive[rows]
@@ -171,11 +159,10 @@ class FastTextModel(Model):
 
 
 def repeats(weight: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.int64]:
-    """How often to show each of n documents to a trainer that knows no weights: int64 [n].
+    """How often to show each of n documents to a trainer without weights: int64 [n].
 
-    In proportion to ``weight`` (float64 [n], mean 1), rounded up or down at random so that it is
-    right on average. Every document is shown at least once, unless that would more than double
-    their number.
+    In proportion to ``weight`` (float64 [n], mean 1), rounded at random so that it is right on
+    average. Every document is shown at least once, unless that would more than double the number.
     """
     scale = min(1 / weight.min(), 2.0)
     draw = np.random.default_rng(seed).random(len(weight))
@@ -185,11 +172,7 @@ def repeats(weight: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.int64]
 def train_fasttext(
     positive: pa.Array, negative: pa.Array, output: Path, settings: FastTextSettings, seed: int
 ) -> FastTextModel:
-    """Train on two string arrays and write the model file ``output``; its label is ``CURATED``.
-
-    Raises:
-        ValueError: fastText cannot train on these texts with these settings.
-    """
+    """Train on two string arrays and write the file ``output``; ValueError if fastText fails."""
     fasttext_module()  # to raise its errors here, not in the process below
     lines = [f"{CURATED} {line}\n" for line in one_line(positive).to_pylist()]
     lines += [f"{OTHER} {line}\n" for line in one_line(negative).to_pylist()]
@@ -209,8 +192,8 @@ def train_fasttext(
             "thread": 1 if settings.repeatable else os.cpu_count(),
             "verbose": 0,
         }
-        # In another process, whose memory is zeroed, as fastText expects but does not ensure: 255
-        # makes glibc fill what it allocates with 255 ^ 255.
+        # In another process, with zeroed memory, as fastText expects but does not ensure: glibc
+        # fills what it allocates with 255 ^ 255.
         trained = subprocess.run(
             [sys.executable, "-c", _TRAIN, str(output)],
             input=json.dumps(options),
@@ -228,11 +211,11 @@ def train_fasttext(
 
 
 def one_line(text: pa.Array) -> pa.Array:
-    """Text as fastText may see it, in training and serving alike: large_string [n].
+    """Text for fastText, in training and serving: large_string [n].
 
-    Whatever parts words (``words.py``: white space of any script, line ends, NUL, control
-    characters) becomes spaces, and fastText's own marks lose their meaning. Case and punctuation
-    stay, since a model that others trained expects them.
+    Separators of words (``words.py``: white space, line ends, NUL, control characters) become
+    spaces, and fastText's own marks lose their meaning. Case and punctuation stay, since models
+    trained by others expect them.
     """
     data, offsets = string_buffers(text)
     spaced = _blank_separators(data, offsets, TABLE)
@@ -266,18 +249,14 @@ def _blank_separators(data: Octets, offsets: Offsets, table: Table) -> Octets:
 
 @njit(nogil=True, cache=True)
 def _all_plain(octets: np.uint64) -> bool:
-    """Whether none of eight bytes is over 126 or below 32; false for some others too."""
+    """Whether eight bytes are all 32 to 126; may be false for such bytes, too."""
     over = (octets + _ONES) | octets
     below = (octets - np.uint64(32) * _ONES) & ~octets
     return (over | below) & NOT_ASCII == 0
 
 
 def read_file(path: Path) -> FastTextFile:
-    """The model's settings and words. fastText itself loads damaged files as garbage, or hangs.
-
-    Raises:
-        ValueError: the file can't be read, or is not a whole fastText model with labels.
-    """
+    """The model's settings and words; ValueError for a damaged file: fastText itself may hang."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file: a fastText model is read more than once, from one")
     try:
@@ -287,10 +266,10 @@ def read_file(path: Path) -> FastTextFile:
 
 
 def _probe(model: Any, labels: list[str], path: Path) -> None:
-    """Refuse a build of fastText that answers for some list lengths, or in part, wrongly.
+    """Refuse a build of fastText that predicts wrongly, perhaps only for some list lengths.
 
-    Each of one, two and three texts must name every label once, with probabilities that do not
-    depend on the list and, under the usual softmax, sum to 1.
+    In lists of one, two and three, each text must get every label once, with probabilities that do
+    not depend on the list and, under a softmax, sum to 1.
     """
     texts = ["the first known text", "", "another , longer text of the probe ."]
     try:

@@ -1,4 +1,4 @@
-"""The hashed-linear scorer: one float32 weight per bucket, one pass over Arrow's buffers."""
+"""The hashed-linear kind: one float32 weight per bucket, one pass over Arrow's buffers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,9 @@ _WAITING = 64
 
 @dataclass(frozen=True)
 class HashedLinear(Model):
-    """A trained linear model.
+    """A trained linear model; ``weights`` are float32 [config.buckets].
 
-    Attributes:
-        weights: float32 [config.buckets].
-
-    Raises:
-        ValueError: weights of another shape or type, or a weight or bias that is not finite.
+    ValueError for another shape or type, or a weight or bias that is not finite.
     """
 
     config: FeatureConfig
@@ -50,15 +46,10 @@ class HashedLinear(Model):
             raise ValueError("the weights or the bias hold NaN or infinity")
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n].
-
-        Raises:
-            ValueError: ``text`` is not a string or large_string array, or has a null.
-        """
+        """``hashed_features(text, config) @ weights + bias`` without the matrix: float64 [n]."""
         return _sums(text, self.weights[:, None], self.config)[:, 0] + self.bias
 
     def rules(self) -> dict[str, Any]:
-        """How words become buckets."""
         return {"features": asdict(self.config)}
 
     def save(self, path: Path) -> None:
@@ -68,7 +59,6 @@ class HashedLinear(Model):
 
     @classmethod
     def load(cls, path: Path, rules: Mapping[str, Any]) -> "HashedLinear":
-        """See :meth:`quality_classifier.kinds.contract.Model.load`."""
         config = FeatureConfig(**rules["features"])
         try:
             tensors = safetensors.numpy.load_file(path)
@@ -97,7 +87,7 @@ class HashedLinear(Model):
 
 
 class LinearGroup:
-    """k models of one :class:`FeatureConfig`: words are hashed once for all."""
+    """k models with one :class:`FeatureConfig`: words are hashed once for all."""
 
     def __init__(self, models: Sequence[HashedLinear]) -> None:
         (self._config,) = {model.config for model in models}
@@ -106,10 +96,7 @@ class LinearGroup:
         self._bias = np.array([model.bias for model in models])
 
     def margins(self, text: pa.Array) -> npt.NDArray[np.float64]:
-        """Log odds before calibration of n documents: float64 [n, k].
-
-        To the bit those that each model gives alone: the same numbers are added in the same order.
-        """
+        """Uncalibrated log odds of n documents: float64 [n, k], bit-for-bit those of each model."""
         return _sums(text, self._weights, self._config) + self._bias
 
 
@@ -122,7 +109,7 @@ def _sums(
     def sums(text: pa.Array) -> npt.NDArray[np.float64]:
         return _sum_weights(*string_buffers(text), TABLE, weights, shift, bigrams)
 
-    # Few texts are not normal: rather sum these again than copy all.
+    # Few texts are not NFC: sum these again rather than copy all.
     suspects, normal = suspects_in_nfc(text)
     found = sums(text)
     found[suspects.to_numpy(zero_copy_only=False)] = sums(normal)
@@ -142,8 +129,7 @@ def _sum_weights(
     first_weight = weights.ctypes.data
     k = weights.shape[1]
     row_bytes = 4 * k
-    # Weights lie scattered over megabytes. Asked for early and added later, their way from memory
-    # overlaps with the words that follow.
+    # Weights are scattered over megabytes: prefetch them now, and add them some words later.
     waiting = np.empty(_WAITING + 2 * MOST_WORDS, np.int64)
     words = np.empty(MOST_WORDS, np.uint64)
     found = words.ctypes.data
@@ -185,9 +171,9 @@ def _add(
     buckets: npt.NDArray[np.int64],
     size: int,
 ) -> None:
-    """Add to row i the weights of the first ``size`` of some buckets, in their order.
+    """Add to row i the weights of the first ``size`` buckets, in order.
 
-    Inlined, since a call would slow down a single model by 2 %.
+    Inlined: a call would slow down a single model by 2 %.
     """
     for m in range(weights.shape[1]):
         total = sums[i, m]

@@ -14,12 +14,9 @@ _ALL = np.uint32(0xFFFFFFFF)
 
 
 def measure(text: pa.Array) -> tuple[Counts, Counts, Counts]:
-    """UTF-8 bytes, characters (code points) and words of each text: three int64 [n].
+    """UTF-8 bytes, code points and words of n texts without nulls: three int64 [n].
 
-    Words are what ``str.split()`` finds: runs of anything but Unicode white space.
-
-    Args:
-        text: string or large_string [n] without nulls; may be a slice.
+    Words are those of ``str.split()``: runs of anything but Unicode white space.
     """
     octets, offsets = string_buffers(text)
     characters = np.empty(len(text), np.int64)

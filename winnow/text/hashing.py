@@ -1,9 +1,8 @@
 """XXH3 of every value of an Arrow array, computed on its buffers.
 
-The same numbers as the ``xxhash`` library, which needs a Python object per value. Written from the
-XXH3 section of the xxHash specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md); names
-follow it. All arithmetic is uint64: numba turns uint64 with int64 into float64, so every length is
-cast first.
+The same numbers as the ``xxhash`` library, which needs a Python object per value. From the XXH3
+section of the xxHash specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md), in its terms.
+Lengths are cast to uint64 first, since numba turns uint64 with int64 into float64.
 """
 
 import numpy as np
@@ -54,30 +53,22 @@ _SECRET = np.frombuffer(
 def xxh3_64(values: pa.Array, seed: int = 0) -> Words:
     """XXH3-64 of each of n values: uint64 [n], equal to ``xxhash.xxh3_64_intdigest(v, seed)``.
 
-    Args:
-        values: string, large_string, binary or large_binary without nulls; slices are fine.
-        seed: 0 to 2**64 - 1.
-
-    Raises:
-        ValueError: another Arrow type, a null, or a seed out of range.
+    ``values`` is as in :func:`string_buffers`; ValueError for a seed outside 0 to 2**64 - 1.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed is from 0 to 2**64 - 1, not {seed}")
     data, offsets = string_buffers(values)
     secrets = _seeded(0), _seeded(seed)
-    hashes: Words = _hash_64(data, offsets, np.uint64(seed), *secrets)
-    return hashes
+    return _hash_64(data, offsets, np.uint64(seed), *secrets)
 
 
 def xxh3_128(values: pa.Array) -> Words:
     """XXH3-128 of each of n values: uint64 [n, 2], high half first as in the canonical digest.
 
     ``result.astype(">u8").tobytes()`` is the n digests of ``xxhash.xxh3_128_digest`` in a row.
-    Takes and raises what :func:`xxh3_64` does.
     """
     data, offsets = string_buffers(values)
-    hashes: Words = _hash_128(data, offsets, _seeded(0))
-    return hashes
+    return _hash_128(data, offsets, _seeded(0))
 
 
 def _seeded(seed: int) -> Octets:

@@ -1,9 +1,8 @@
-"""Detects texts that were once decoded by the wrong charset.
+"""Detect texts that were once decoded with the wrong charset.
 
 U+FFFD replaces bytes that could not be decoded. Mojibake is UTF-8 that was read as windows-1252 or
 -1251: ``cafÃ©``, ``itâ€™s``, ``РџСЂРёРІРµС‚``. One occurrence suffices if no language writes such a
-sequence; of sequences that occur in real text (``Ã`` before a quotation mark) it takes three in a
-row.
+sequence; sequences that occur in real text (``Ã`` before a quotation mark) take three in a row.
 """
 
 import numba as nb
@@ -22,7 +21,7 @@ _IN_A_ROW = 3
 
 
 def _bytes_of(charset: str) -> Octets:
-    """The byte of each code point, 0 of those that the charset lacks or shares with ASCII."""
+    """The byte of each code point, 0 if the charset lacks it or shares it with ASCII."""
     table = np.zeros(_CODE_POINTS, np.uint8)
     table[0x80:0xA0] = np.arange(0x80, 0xA0)  # as in ISO-8859-1, and in browsers
     for byte in range(0x80, 0x100):
@@ -46,11 +45,7 @@ _AFTER_E2[list("€„†ˆ‰".encode("cp1252"))] = True
 
 
 def faults(text: pa.Array) -> pa.Array:
-    """One of :data:`KINDS` for each of n texts.
-
-    Args:
-        text: string or large_string [n] without nulls; may be a slice.
-    """
+    """One of :data:`KINDS` for each of n texts without nulls."""
     octets, offsets = string_buffers(text)
     found = _faults(octets, offsets, _WINDOWS_1252, _WINDOWS_1251, _AFTER_C2, _AFTER_C3, _AFTER_E2)
     return pa.array(KINDS).take(pa.array(found))
@@ -71,8 +66,8 @@ def _faults(
     for i in range(len(offsets) - 1):
         at, end = offsets[i], offsets[i + 1]
         fault = 0
-        # For each charset: the first byte of the current character, how many bytes it still lacks,
-        # and how many complete characters came directly before it.
+        # For each charset: the first byte of the current character, the number of bytes that it
+        # still lacks, and of complete characters directly before it.
         lead = lead_1251 = second = 0
         lacks = row = lacks_1251 = row_1251 = 0
         while at < end:

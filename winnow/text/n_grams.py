@@ -1,8 +1,8 @@
-"""Hashes of n-grams: of words (near-duplicates among documents) or of tokens (held-out text).
+"""Hashes of n-grams of words (near-duplicates) or tokens (held-out text).
 
-The hash of units w_1 … w_n, 64-bit numbers that are hashes themselves, is the polynomial
-``w_1 B^(n-1) + … + w_n`` modulo 2**64, mixed (Karp and Rabin 1987). The next one costs two
-multiplications, whatever n. Two n-grams count as equal if their hashes are.
+The hash of w_1 … w_n, themselves 64-bit hashes, is the mixed polynomial ``w_1 B^(n-1) + … + w_n``
+modulo 2**64 (Karp and Rabin 1987); the next one costs two multiplications for any n. N-grams with
+equal hashes count as equal.
 """
 
 import numpy as np
@@ -20,16 +20,11 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def n_gram_hashes(units: Hashes, counts: Counts, n: int) -> tuple[Hashes, Counts]:
-    """The hashes of the n-grams of m sequences, one after the other, and how many each has.
+    """The concatenated hashes (uint64) of the n-grams of m sequences, and their counts (int64 [m]).
 
-    Args:
-        units: uint64, the sequences' units in a row; they should fill all 64 bits (:func:`mixed`).
-        counts: int64 [m], how many units each sequence has.
-        n: at least 1.
-
-    Returns:
-        uint64, and int64 [m], whose sum is the length of the first; a sequence of fewer than n
-        units has none.
+    ``units`` (uint64) are the sequences' units in a row, which should use all 64 bits
+    (:func:`mixed`), and ``counts`` (int64 [m]) their numbers. A sequence of fewer than n units has
+    no n-gram.
     """
     found = np.maximum(counts - (n - 1), 0)
     hashes = np.empty(int(found.sum()), np.uint64)
@@ -38,20 +33,20 @@ def n_gram_hashes(units: Hashes, counts: Counts, n: int) -> tuple[Hashes, Counts
 
 
 def mixed(units: npt.NDArray[np.integer]) -> Hashes:
-    """Small numbers, as token ids, spread over 64 bits: uint64 of the same shape."""
+    """Small numbers, such as token ids, spread over 64 bits: uint64 of the same shape."""
     spread = (units.astype(np.uint64) + np.uint64(1)) * BASE
     spread ^= spread >> np.uint64(31)
     return spread * _MIX_1
 
 
 def top(n: int) -> np.uint64:
-    """What :func:`roll` needs to know of n: ``BASE ** n``."""
+    """``BASE ** n``, for :func:`roll`."""
     return np.uint64(pow(int(BASE), n, 1 << 64))
 
 
 @njit(nogil=True, cache=True)
 def roll(state: np.uint64, unit: np.uint64, oldest: np.uint64, top: np.uint64) -> np.uint64:
-    """The polynomial with one more unit and without the one n before it (0 if there is none)."""
+    """The polynomial with one more unit and without the one n before it (0 without one)."""
     return state * BASE + unit - oldest * top
 
 
