@@ -114,7 +114,7 @@ def test_the_least_recently_used_goes_when_room_is_needed(bucket, monkeypatch, t
         fcntl.flock(elsewhere, fcntl.LOCK_SH)  # a process that uses 0, which is the oldest now
         third = local_copies.folder(*asked[3])
         assert [os.path.exists(f) for f in (*folders, third)] == [True, False, True, False, True]
-        with pytest.raises(ValueError, match=r"takes 100 bytes.* have 250, of which 200 are in"):
+        with pytest.raises(ValueError, match=r"needs 100 bytes.* is 250, of which 200 are in"):
             local_copies.folder(*asked[1])
     monkeypatch.setenv("WINNOW_CACHE_BYTES", "99")
     forget(monkeypatch)
