@@ -113,10 +113,7 @@ class ReadOptions:
 
     Records longer than ``max_document_bytes`` are quarantined. ``plain_text`` says whether WARC
     records of plain text are read, ``text_document`` whether a document of a text file is the
-    ``file`` or a ``line``, and ``reader`` names the user's formats by their dotted paths.
-
-    Raises:
-        ValueError: ``text_document`` is neither.
+    ``file`` or a ``line`` (else ValueError), and ``reader`` names user formats by dotted paths.
     """
 
     max_document_bytes: int = MAX_DOCUMENT_BYTES
@@ -152,16 +149,13 @@ class InputRange:
 
 @dataclass(frozen=True)
 class Quarantined:
-    r"""A record that could not be read, or the damage that hid an unknown number of records.
-
-    ``content`` is clipped; bytes that are not UTF-8 are written as ``\xff``.
-    """
+    """A record that could not be read, or the damage that hid an unknown number of records."""
 
     path: str
     position: int
     unit: Unit
     reason: Reason
-    content: str
+    content: str  # clipped; bytes that are not UTF-8 are written as \xff
 
 
 OpenInput = Callable[[str], BinaryIO]  # opens the raw bytes of a path for reading, seekable
@@ -194,12 +188,7 @@ class ReadReport:
 
 
 def open_local(path: str) -> BinaryIO:
-    """Open a local file.
-
-    Raises:
-        ValueError: it is a directory.
-        OSError: it cannot be opened.
-    """
+    """Open a local file; ValueError if it is a directory, OSError if it cannot be opened."""
     try:
         return open(path, "rb")
     except IsADirectoryError:

@@ -173,12 +173,7 @@ def plan_ranges(
 def format_of(
     path: str, open_input: OpenInput = open_local, options: ReadOptions = _AS_USUAL
 ) -> Format | None:
-    """The format of a file; None if it is empty.
-
-    Raises:
-        ValueError: neither its content nor its name identifies it.
-        OSError: the file cannot be read.
-    """
+    """The format of a file, None if empty; ValueError if unknown, OSError if unreadable."""
     with open_input(path) as stream:
         return _recognise(stream, path, open_input, options).format
 
@@ -267,11 +262,7 @@ def digest_range(
     """The hex xxh3-128 of the stored bytes that determine the content of a range.
 
     These are all bytes of a whole file, those of ``jsonl.range_pieces`` for lines, and for row
-    groups and record batches their own bytes and the footer.
-
-    Raises:
-        ValueError: the format is unknown.
-        OSError: the file cannot be read.
+    groups and record batches their own bytes and the footer. Errors are those of ``format_of``.
     """
     digest = digest or xxhash.xxh3_128()
     with open_input(piece.path) as stream:

@@ -57,14 +57,11 @@ def text_documents(texts: pa.Array, reading: Reading) -> Iterator[pa.RecordBatch
 
 
 def whole(pieces: Iterable[bytes | Damage], reading: Reading) -> bytes | None:
-    """All bytes of a file; None, and quarantined, if it is damaged or too long.
-
-    Always reads to the end, because the digest covers the whole file.
-    """
+    """All bytes of a file; None, and quarantined, if it is damaged or too long."""
     quarantine, max_bytes = reading.quarantine, reading.options.max_document_bytes
     data = bytearray()
     damage: Damage | None = None
-    for piece in pieces:
+    for piece in pieces:  # to the end, because the digest covers the whole file
         if isinstance(piece, Damage):
             damage = damage or piece
         elif len(data) <= max_bytes:

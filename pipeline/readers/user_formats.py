@@ -13,11 +13,7 @@ from winnow import own_code
 
 @functools.cache
 def user_format(path: str) -> Format:
-    """The format at a dotted path, whose errors will name that path.
-
-    Raises:
-        ValueError: there is none, or it is not a format.
-    """
+    """The format at a dotted path, which its errors will name; ValueError if there is none."""
     found = own_code.load(path, "reader")
     if not isinstance(found, StreamFormat | TableFormat):
         raise ValueError(

@@ -48,11 +48,7 @@ STEP_OF = {reason: name for name, step in STEPS.items() for reason in getattr(st
 
 
 def step_class(name: str) -> type[Step]:
-    """The class of a step, by name or dotted path.
-
-    Raises:
-        ValueError: there is none, or it is not a step.
-    """
+    """The class of a step, by name or dotted path; ValueError if there is none."""
     if name in STEPS:
         return STEPS[name]
     if "." not in name:
@@ -85,11 +81,7 @@ def build_steps(settings: Mapping[str, Mapping[str, Any]]) -> list[AnyStep]:
 
 
 def input_files(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The paths of all files that the steps of a run read, in order.
-
-    Raises:
-        ValueError: a glob matches nothing.
-    """
+    """The paths of all files that steps read, in order; ValueError if a glob matches nothing."""
     paths = [
         path
         for step, given in settings.items()

@@ -27,10 +27,7 @@ UNSUITED: Final = {
 
 
 class ByLanguage:
-    """A step that treats each document with the settings of its language.
-
-    ``reasons``, ``notes`` and ``counts`` are as in :class:`Step`.
-    """
+    """A step that applies the settings of each document's language; attributes as in ``Step``."""
 
     def __init__(self, steps: Mapping[str, Step]) -> None:
         """``steps`` by language; several may share an object."""
@@ -102,11 +99,7 @@ def build(
 
 
 def variants(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All settings of a step by language: the general ones with that language's changes.
-
-    Raises:
-        ValueError: they have another form; the message says what to change.
-    """
+    """A step's general settings with each language's changes; ValueError in any other form."""
     general = {name: value for name, value in settings.items() if name != KEY}
     if KEY not in settings:
         return {ANY: general}

@@ -78,12 +78,7 @@ def read_evaluation_file(path: str, fields: Sequence[str]) -> EvaluationFile:
 
 
 def read_json_records(path: str) -> list[Any]:
-    """The records of a JSON file of any layout and compression.
-
-    Raises:
-        ValueError: the file is damaged or not JSON.
-        OSError: it cannot be read.
-    """
+    """The records of a JSON file, perhaps compressed; ValueError if damaged, or OSError."""
     return list(_json(path, _decoded(path, _inflated(path))))
 
 

@@ -28,8 +28,7 @@ NAME: Final = "host_lines"  # of the step in a run's settings
 class HostLines(Step):
     """Removes repeated lines; drops documents that have no others, with their text unchanged.
 
-    A pass over all documents finds the lines (:mod:`pipeline.core.repeated_lines`) for
-    :meth:`knowing`.
+    :mod:`pipeline.core.repeated_lines` finds the lines for :meth:`knowing`.
     """
 
     max_documents: int

@@ -195,11 +195,7 @@ def _schema(opened: Opened | None, source: Source) -> pa.Schema:
 
 
 def batch_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
-    """The stored bytes of each record batch; empty if they cannot be read separately.
-
-    Raises:
-        ValueError: the file lacks the text column of ``fields``.
-    """
+    """The stored bytes of each record batch, empty for a stream; ValueError without the text."""
     source = Source(stream)
     opened = _open(stream, source)
     if fields:

@@ -66,10 +66,7 @@ def _blocks(root: "Table", index: int) -> list[Block]:
 
 
 def _is_of(stream: BinaryIO, footer: Footer) -> bool:
-    """Whether a footer directly follows its last batch.
-
-    Otherwise it is damaged, or its offsets count from the start of a later, concatenated file.
-    """
+    """Whether a footer directly follows its last batch; not if damaged or of a later file."""
     blocks = footer.dictionaries + footer.batches
     try:
         end = max((block.offset + block.size for block in blocks), default=0)

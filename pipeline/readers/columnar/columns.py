@@ -53,11 +53,7 @@ def wanted_columns(schema: pa.Schema, path: str, fields: FieldMap) -> list[str]:
 
 
 def pick(table: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
-    """The wanted fields of n rows as columns; null where the enclosing struct is null.
-
-    Raises:
-        pa.ArrowInvalid: a buffer is too small.
-    """
+    """The wanted fields of n rows, null where the struct is null; ArrowInvalid if damaged."""
     columns = []
     for name in names:
         path = _path(table.schema, name)
@@ -115,11 +111,7 @@ def _type(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
 
 
 def check_end(piece: InputRange, count: int) -> int:
-    """The end of a range in a file of ``count`` parts (0 for one that cannot be split).
-
-    Raises:
-        ValueError: there are fewer parts than when the range was planned.
-    """
+    """The end of a range in a file of ``count`` parts; ValueError if it ends beyond them."""
     if piece.end is None:
         return count
     if piece.end > count:

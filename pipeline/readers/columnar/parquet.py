@@ -203,11 +203,7 @@ def _check_indices(batch: pa.RecordBatch) -> None:
 
 
 def group_sizes(stream: BinaryIO, path: str, fields: FieldMap | None) -> list[int]:
-    """The stored bytes of each row group; empty if the file cannot be opened.
-
-    Raises:
-        ValueError: the file lacks the text column of ``fields``.
-    """
+    """The stored bytes of each row group, empty if damaged; ValueError without the text column."""
     parts = _parts(stream)
     for part in parts:
         if fields and part.file:

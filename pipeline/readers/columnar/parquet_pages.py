@@ -82,10 +82,7 @@ class Pages:
     """Inspects the pages of some columns of a row group that is decoded ``rows`` at a time.
 
     Pages that are read ahead for a later piece count for the current one, which may then be too
-    much; ``careful`` says that little is read ahead.
-
-    Raises:
-        ValueError: two columns overlap.
+    much; ``careful`` says that little is read ahead. Overlapping columns raise ValueError.
     """
 
     def __init__(
@@ -212,11 +209,7 @@ class _Chunk:
 
 
 def read_header(data: bytes) -> tuple[Page, int] | None:
-    """The page header at the start of ``data``, and its size; None if it is incomplete.
-
-    Raises:
-        ValueError: it is invalid.
-    """
+    """The page header that starts ``data``, and its size; None if incomplete, or ValueError."""
     reader = Compact(data)
     try:
         page = _page(reader.struct())

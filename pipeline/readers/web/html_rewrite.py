@@ -77,9 +77,7 @@ def rewrite(page: str, data: bytes, marks: Integers) -> Rewritten:
     """Rewrite ``page`` so that resiliparse keeps all of its text.
 
     ``data`` is the page in UTF-8, ``marks`` are from :func:`pipeline.readers.web.html_kernel.scan`.
-
-    Raises:
-        Unreadable: the page leaves no three control characters for tokens.
+    A page without three unused control characters for tokens raises Unreadable.
     """
     edits = sorted(set(_edits(data, marks)))
     if not edits:

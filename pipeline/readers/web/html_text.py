@@ -122,11 +122,7 @@ def check_extractor(name: str) -> None:
 
 
 def read_page(pieces: Iterable[bytes | Damage], reading: Reading) -> Iterator[pa.RecordBatch]:
-    """The document of an HTML file; a page without text is counted as skipped.
-
-    Raises:
-        ValueError: the HTML extractor is unknown.
-    """
+    """The document of an HTML file, or counted as skipped; ValueError for unknown extractors."""
     check_extractor(reading.options.html_extractor)
     body = whole(pieces, reading)
     if body is None:

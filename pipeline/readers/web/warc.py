@@ -99,10 +99,8 @@ def read_warc(
     These are ``conversion`` records, and the text of ``resource`` and successful ``response``
     records. Others are counted in ``report`` by kind. The id is WARC-Record-ID, the URL
     WARC-Target-URI, and ``fields.metadata`` names further record headers; WARC-Truncated is
-    ``unspecified`` where a body was cut short and the record does not say why.
-
-    Raises:
-        ValueError: the HTML extractor is unknown.
+    ``unspecified`` where a body was cut short and the record does not say why. An unknown HTML
+    extractor raises ValueError.
     """
     fields, options, report = reading.fields, reading.options, reading.report
     check_extractor(options.html_extractor)

@@ -54,11 +54,9 @@ _WORD: Final = r"^\pL[\pL\pM'’-]*$"
 def fit(texts: Sequence[pa.Array], general: Mapping[str, Settings], tail: float) -> Settings:
     """The settings to change in ``gopher``, ``gopher_repetition`` and ``fineweb``.
 
-    ``texts`` are good texts in one language (large_string without nulls), ``general`` the settings
-    of the three steps, and ``tail`` the share of texts that one rule may drop, over 0, below 1/2.
-
-    Raises:
-        ValueError: there are fewer than ``LEAST_DOCUMENTS`` texts.
+    ``texts`` are good texts in one language (large_string without nulls; fewer than
+    ``LEAST_DOCUMENTS`` raise ValueError), ``general`` the settings of the three steps, and ``tail``
+    the share of texts that one rule may drop, over 0, below 1/2.
     """
     documents = sum(map(len, texts))
     if documents < LEAST_DOCUMENTS:
