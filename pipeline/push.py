@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sent = hub.push(options.output, options.repository, private=not options.public, say=say)
         print(
             f"{options.repository}: {sent.files:,} files ({sent.size / 1e6:,.1f} MB) sent in"
-            f" {sent.commits:,} commits, {sent.there:,} were there already"
+            f" {sent.commits:,} commits, {sent.unchanged:,} were already there"
         )
         print(f'read it: datasets.load_dataset("{repo}")')
 

@@ -78,7 +78,7 @@ def wait_for_others(folder: str) -> None:
             if time.monotonic() > end:
                 raise ValueError(
                     f"workers of a run that was killed still hold {folder}: end them"
-                    " (ps -ef | grep beam.worker), then go on with --resume"
+                    " (ps -ef | grep beam.worker), then start the run again with --resume"
                 )
             time.sleep(0.1)
     finally:

@@ -148,7 +148,7 @@ def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> M
     try:
         value = json.loads(storage.read_bytes(path))
         if value["format"] != CALIBRATION_FORMAT:
-            raise ValueError("its format is of another version")
+            raise ValueError("it has another format version")
         calibration: dict[str, Any] = value["calibration"]
         Calibration.from_json(calibration)
         of, made_for = dict(value["classifiers"]), value["combine"]
@@ -156,7 +156,7 @@ def load_calibration(path: str, rule: str, fingerprints: Mapping[str, str]) -> M
         raise ValueError(f"--calibration: {path} is not a calibration file: {error}") from error
     if made_for != rule or of != dict(fingerprints):
         raise ValueError(
-            f"--calibration: {path} is for {made_for!r} of {', '.join(sorted(of))} as they were:"
+            f"--calibration: {path} was fitted to {made_for!r} of earlier {', '.join(sorted(of))}:"
             " calibrate again with these classifiers and this --combine"
         )
     return calibration

@@ -66,11 +66,6 @@ class Table:
         return asdict(self) | {"buckets": list(self.buckets)}
 
 
-def from_json(value: Mapping[str, Any]) -> Table:
-    """The inverse of :meth:`Table.to_json`."""
-    return Table(**{**value, "buckets": tuple(value["buckets"])})
-
-
 def encoded(columns: pa.Schema) -> str:
     """An Arrow schema as text: its IPC message in base64."""
     return base64.b64encode(columns.serialize()).decode()
@@ -194,7 +189,10 @@ def lookup(work: str, name: str, fingerprint: str) -> Lookup:
 def read_about(work: str, name: str) -> Table | None:
     """The description of a table, or None if it is incomplete."""
     path = about_path(work, name)
-    return from_json(storage.read_json(path)) if storage.exists(path) else None
+    if not storage.exists(path):
+        return None
+    value = storage.read_json(path)
+    return Table(**{**value, "buckets": tuple(value["buckets"])})
 
 
 def _mapped(path: str) -> mmap.mmap:

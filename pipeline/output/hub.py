@@ -53,12 +53,12 @@ class File:
 
 @dataclass
 class Sent:
-    """The result of a push; ``there`` counts the files that the repository already had."""
+    """The result of a push; ``unchanged`` counts the files that the repository already had."""
 
     files: int = 0
     size: int = 0
     commits: int = 0
-    there: int = 0
+    unchanged: int = 0
 
 
 def repository(url: str) -> str:
@@ -114,7 +114,7 @@ def push(folder: str, url: str, *, private: bool, say: Say) -> Sent:
                 sent.files += len(commit.files)
                 sent.size += sum(file.size for file in commit.files)
                 waits = iter(WAITS)
-            sent.there = len(files) - sent.files
+            sent.unchanged = len(files) - sent.files
             return sent
         except Exception as error:
             if not _of_the_hub(error):
@@ -185,11 +185,8 @@ def _batches(files: Iterable[File]) -> list[list[File]]:
     batches: list[list[File]] = []
     for file in files:
         last = batches[-1] if batches else []
-        if (
-            last
-            and len(last) < COMMIT_FILES
-            and sum(f.size for f in last) + file.size <= COMMIT_BYTES
-        ):
+        room = COMMIT_BYTES - sum(other.size for other in last)
+        if 0 < len(last) < COMMIT_FILES and file.size <= room:
             last.append(file)
         else:
             batches.append([file])

@@ -78,19 +78,18 @@ def _job(planned: dry_run.Planned) -> list[str]:
     environment, pool = planned.job["environment"], planned.pool
     scaling = pool.get("autoscalingSettings", {})
     wanted = environment["sdkPipelineOptions"]["options"]
-    machines = pool.get("machineType", "machines of a type that the service chooses")
+    machines = pool.get("machineType", "machines of the service's choice")
     number = [f"{pool['numWorkers']} at the start"] if pool.get("numWorkers") else []
     most = scaling.get("maxNumWorkers")
-    number.append(f"up to {most}" if most else "as many as the service likes")
+    number.append(f"up to {most}" if most else "number chosen by the service")
     images = [image["containerImage"] for image in pool["sdkHarnessContainerImages"]]
     lines = [
         f"job        {planned.job['name']}, {environment['version']['job_type']},"
         f" graph of {planned.graph_bytes:,} bytes",
         f"workers    {machines}, {', '.join(number)};"
         f" autoscaling {scaling.get('algorithm', 'by default')}",
-        f"           {pool['numThreadsPerWorker']:g} task at a time in a process per core; a task"
-        f" that does not move for {wanted['element_processing_timeout_minutes']:g} minutes is"
-        " tried again",
+        f"           {pool['numThreadsPerWorker']:g} task at a time in a process per core; retried"
+        f" after {wanted['element_processing_timeout_minutes']:g} minutes without progress",
         f"container  {', '.join(images)}",
         f"experiments      {', '.join(environment.get('experiments', []))}",
         f"service options  {', '.join(environment.get('serviceOptions', [])) or 'none'}",
@@ -100,8 +99,8 @@ def _job(planned: dry_run.Planned) -> list[str]:
 
 
 _PRICES = (
-    "multiply by your region's prices: cloud.google.com/dataflow/pricing; --assume"
-    " price_vcpu_hour=… does so"
+    "multiply by your region's prices (cloud.google.com/dataflow/pricing), or give --assume"
+    " price_vcpu_hour=…"
 )
 
 

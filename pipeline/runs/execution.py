@@ -43,11 +43,11 @@ def execute(
             build = begin()
             begun = time.monotonic()
             size = sum(task.input.size for task in tasks)
-            signs = progress.folder(storage.join(output, records.WORK))
-            watch = progress.Watch(signs, size, config.stall_minutes)
+            heartbeats = progress.folder(storage.join(output, records.WORK))
+            watch = progress.Watch(heartbeats, size, config.stall_minutes)
             note = storage.join(output, output_folder.JOB)
             if not engine.run(options, build, watch, own, note):
-                print(f"the job is made; {output} is complete once it has a {manifest.NAME}")
+                print(f"the template is saved; {output} is complete once it has {manifest.NAME}")
                 return None
             seconds = None if resume else time.monotonic() - begun
     written = manifest.read_manifest(output)
@@ -64,10 +64,9 @@ def prepare(output: str, key: str, tasks: Iterable[Task], resume: bool) -> bool:
     """
     begun = output_folder.begun(output)
     finished = output_folder.finished(output)
-    signs = progress.folder(storage.join(output, records.WORK))
     if begun is not None or finished is not None:
-        if signs is not None:
-            worker.wait_for_others(signs)
+        if (heartbeats := progress.folder(storage.join(output, records.WORK))) is not None:
+            worker.wait_for_others(heartbeats)
         if resume:
             job_server.end_earlier(storage.join(output, output_folder.JOB))
     if finished is not None:

@@ -54,7 +54,7 @@ def run(sources: Sequence[str], field: str, tail: float, output: str) -> None:
         about.append(
             f"# {language}: {sum(map(len, texts)):,} documents, {size:.1f} MB, {', '.join(globs)}"
         )
-        print(_told(language, found[language]))
+        print(_summary(language, found[language]))
     content = yaml.safe_dump(found, allow_unicode=True, sort_keys=False, default_flow_style=None)
     with storage.open_output(output) as file:
         file.write(("\n".join(about) + "\n" + content).encode())
@@ -88,7 +88,7 @@ def _texts(globs: Sequence[str], field: str, bad: list[Quarantined]) -> Iterator
                 return
 
 
-def _told(language: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
+def _summary(language: str, settings: Mapping[str, Mapping[str, Any]]) -> str:
     gopher = settings["gopher"]
     changed = sum(len(own) for own in settings.values())
     return (

@@ -112,8 +112,8 @@ def language_notes(
             continue
         if field := language_field(path, maps[source], storage.open_input, options):
             lines.append(
-                f"source {source}: statistics have no languages, though {field!r} of its documents"
-                f" may tell them: add --field {source}.language={field}"
+                f"source {source}: statistics lack languages, although field {field!r} may hold"
+                f" them: add --field {source}.language={field}"
             )
     return lines
 
@@ -159,11 +159,11 @@ def _possible(
                 found |= {(column, mapped) for column, mapped in wanted if not mapped}
             case TableFormat(column_names=column_names):
                 with storage.open_input(path) as stream:
-                    there = column_names(stream)
-                if there is None:
+                    present = column_names(stream)
+                if present is None:
                     return wanted
                 documents = True
-                found |= {pair for pair in wanted if names[pair[0]] in there}
+                found |= {pair for pair in wanted if names[pair[0]] in present}
             case _:
                 batches = read_batches(
                     InputRange(path, 0, None, 0), fields, options, open_input=storage.open_input,

@@ -27,7 +27,7 @@ def one_or_named(flag: str, values: Sequence[str]) -> str | dict[str, str]:
         if is_plain or not value:
             raise ValueError(f"--{flag} {text}: several need names, as --{flag} NAME={text}")
         if name in named:
-            raise ValueError(f"--{flag}: two are named {name!r}: give each a name of its own")
+            raise ValueError(f"--{flag}: two are named {name!r}: give each its own name")
         named[name] = value
     return named
 

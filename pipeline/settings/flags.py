@@ -176,7 +176,7 @@ OUTPUT: Flags = {
         f"of the shards: {', '.join(COMPRESSIONS)}"
         f" (default: {', '.join(f'{of} for {name}' for name, of in DEFAULT_COMPRESSION.items())})"),
     "stall_minutes": ("N", float,
-        "end a run on this machine after so long without progress: no batch, no block of a file"
+        "end a local run after this long without progress: no batch, no block of a file"
         f" (default: {DEFAULT_STALL_MINUTES:g})"),
     "resume": (None, "store_true",
         "finish an interrupted run: skip what is complete, do the rest"),

@@ -73,7 +73,7 @@ def test_a_run_is_pushed_and_loads_by_source(hub, run, tmp_path, monkeypatch):
     held = hub.repos["me/crawl"]
     assert held == {**contents(run), ".gitattributes": held[".gitattributes"]}
     assert hub.private == {"me/crawl": True}
-    assert (sent.commits, sent.files, sent.there) == (1, len(held) - 1, 0)
+    assert (sent.commits, sent.files, sent.unchanged) == (1, len(held) - 1, 0)
     assert sent.size == sum(map(len, contents(run).values()))
     # Our own reader takes it from there.
     huggingface_hub.HfFileSystem.clear_instance_cache()
@@ -106,7 +106,7 @@ def test_an_output_of_a_run_is_pushed_when_it_is_complete():
 def test_what_is_there_is_not_sent_again(hub, run):
     first = push(run)
     again = push(run)
-    assert (again.files, again.commits, again.there) == (0, 0, first.files)
+    assert (again.files, again.commits, again.unchanged) == (0, 0, first.files)
     assert len(hub.commits) == 1
     # A file that was changed there, to one of equal length, is put right, alone.
     held = hub.repos["me/crawl"]
@@ -133,7 +133,7 @@ def test_an_interrupted_push_goes_on_where_it_was(hub, run, monkeypatch):
     assert not held & PAGES
     reach(hub.port, monkeypatch)
     sent = push(run)
-    assert sent.there == 4
+    assert sent.unchanged == 4
     assert sent.files == len(contents(run)) - 4
     assert contents(run).items() <= hub.repos["me/crawl"].items()
     assert set(hub.uploads.values()) == {1}
