@@ -49,11 +49,7 @@ Marked = tuple[Record, npt.NDArray[np.int64]]
 
 
 def build(
-    pipeline: beam.Pipeline,
-    n_tasks: int,
-    job: Job,
-    decision: AnyDecision,
-    about: Mapping[str, Any],
+    pipeline: beam.Pipeline, n_tasks: int, job: Job, decision: AnyDecision, about: Mapping[str, Any]
 ) -> None:
     """Add the graph of a scoring run; ``about`` are the manifest's entries for the run.
 

@@ -28,12 +28,7 @@ from pipeline.core.task_steps import TaskSteps
 from pipeline.near_duplicates.files import BandsWriter
 from pipeline.output import records, schema
 from pipeline.output.records import Record, Task
-from pipeline.readers import (
-    Quarantined,
-    ReadReport,
-    digest_range,
-    read_batches,
-)
+from pipeline.readers import Quarantined, ReadReport, digest_range, read_batches
 from pipeline.rules.decision import Rule, keep_draw
 from pipeline.rules.groups import AnyRule, decide, to_json
 from pipeline.steps.host_lines import NAME as HOST_LINES
@@ -74,10 +69,7 @@ def run_task(
     summary = job.sink.summary(task, rule or Rule("all"))
     keys: list[pa.RecordBatch] = []
     bands = BandsWriter(job.near_duplicates) if job.near_duplicates else None
-    with (
-        _Quarantine(job.sink.output, task) as quarantine,
-        job.sink.writer(folder, task) as writer,
-    ):
+    with _Quarantine(job.sink.output, task) as quarantine, job.sink.writer(folder, task) as writer:
 
         def on_quarantine(record: Quarantined) -> None:
             quarantine.add(record)

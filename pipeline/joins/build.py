@@ -157,13 +157,7 @@ def _stored(column: pa.Array) -> pa.Array:
 
 
 def _sorted(
-    name: str,
-    join: Join,
-    paths: Sequence[str],
-    spool: Rows,
-    seen: _Seen,
-    work: str,
-    key: str,
+    name: str, join: Join, paths: Sequence[str], spool: Rows, seen: _Seen, work: str, key: str
 ) -> Table:
     chosen = list(join.columns or seen.kinds)
     kinds = [common(list(seen.kinds[n]), f"column {n}") for n in chosen]
