@@ -42,7 +42,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fit, write, and print what it changes."""
+    """Fit and write a calibration, and print its log loss."""
     options = parser().parse_args(arguments)
     with exits.clear():
         with startup.importing():

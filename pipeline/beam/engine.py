@@ -307,7 +307,7 @@ def exit_clearly(main: Callable[[Sequence[str]], None]) -> None:
     run_log.begin()
     logging.basicConfig(level=logging.WARNING, force=True, format="%(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.WARNING)  # Beam sets loggers of its own to INFO
+        handler.setLevel(logging.WARNING)  # Beam sets its loggers to INFO
     signal.signal(signal.SIGTSTP, progress.suspend)
     threading.excepthook = _except_hook
     code = 0

@@ -16,7 +16,7 @@ from pipeline.output.records import Record
 from winnow import heartbeat
 from winnow.filesystem import storage, tables
 
-MET = pa.schema([pa.field("join", pa.string()), pa.field("row", pa.int64())])
+MATCHED = pa.schema([pa.field("join", pa.string()), pa.field("row", pa.int64())])
 
 
 class TaskJoins:
@@ -27,7 +27,7 @@ class TaskJoins:
     def __init__(self, joins: Sequence[Table], work: str) -> None:
         self._work = work
         self._tables = [(table, lookup(work, table.name, table.fingerprint)) for table in joins]
-        self._met: dict[str, list[npt.NDArray[np.int64]]] = {table.name: [] for table in joins}
+        self._matched: dict[str, list[npt.NDArray[np.int64]]] = {table.name: [] for table in joins}
         self.counts = {table.name: {"matched": 0, "without_key": 0} for table in joins}
 
     def columns(self, ids: pa.Array, urls: pa.Array) -> dict[str, pa.Array]:
@@ -36,8 +36,8 @@ class TaskJoins:
         for table, rows_of in self._tables:
             keys = keys_of(ids if table.key == "id" else urls, table.key)
             rows = rows_of.find(keys)
-            met = np.unique(rows[rows >= 0])
-            self._met[table.name].append(met)
+            matched = np.unique(rows[rows >= 0])
+            self._matched[table.name].append(matched)
             self.counts[table.name]["matched"] += int((rows >= 0).sum())
             self.counts[table.name]["without_key"] += keys.null_count
             joined.update(zip(table.columns.names, rows_of.take(rows), strict=True))
@@ -48,9 +48,9 @@ class TaskJoins:
         if not self._tables:
             return
         parts = []
-        for name, met in self._met.items():
-            rows = np.unique(np.concatenate([np.empty(0, np.int64), *met]))
-            parts.append(pa.table([pa.repeat(name, len(rows)), rows], schema=MET))
+        for name, matched in self._matched.items():
+            rows = np.unique(np.concatenate([np.empty(0, np.int64), *matched]))
+            parts.append(pa.table([pa.repeat(name, len(rows)), rows], schema=MATCHED))
         tables.write(_path(self._work, stem), pa.concat_tables(parts).combine_chunks())
 
 

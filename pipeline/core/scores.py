@@ -86,7 +86,8 @@ class Combined:
         """Raise ValueError unless the joined columns of the rule exist and are numbers."""
         for name in self.joined:
             if name not in columns.names:
-                raise ValueError(f"--combine names {name}: joined are {', '.join(columns.names)}")
+                known = ", ".join(columns.names)
+                raise ValueError(f"--combine names {name}, but the joined columns are {known}")
             kind = columns.field(name).type
             checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
             if not any(check(kind) for check in checks):

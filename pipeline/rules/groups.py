@@ -66,14 +66,14 @@ class Groups:
         if len(without):
             row = int(without[0])
             values = [_text(batch[name])[row].as_py() for name in self.by]
-            told = ", ".join(f"{n} {v!r}" for n, v in zip(self.by, values, strict=True))
+            group = ", ".join(f"{n} {v!r}" for n, v in zip(self.by, values, strict=True))
             hint = (
                 ", or identify languages with --steps language or --field language=FIELD"
                 if "language" in self.by and values[self.by.index("language")] == NONE
                 else ""
             )
             raise ValueError(
-                f'no rule is for {told}: add one to rules, or "{ANY}" for all others{hint}'
+                f'no rule is for {group}: add one to rules, or "{ANY}" for all others{hint}'
             )
 
 

@@ -1,1 +1,1 @@
-"""Whole runs: score, decide again, calibrate, fit; and what each needs around its graph."""
+"""Runs that score, decide, calibrate or fit, and everything around their graphs."""

@@ -71,7 +71,7 @@ def run(
     print(f"combination:  {combined.rule} of {', '.join(names)}")
     print(f"documents:    {len(good):,} of {', '.join(positive)}, {len(raw):,} of"
           f" {', '.join(negative)}")  # fmt: skip
-    print(f"log loss:     {losses['before']:.4f} as it is, {losses['after']:.4f} calibrated")
+    print(f"log loss:     {losses['before']:.4f} before, {losses['after']:.4f} calibrated")
     print(f"next: add --calibration {output} to winnow run or winnow decide, and --combine"
           f" {combined.rule!r}")  # fmt: skip
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     if combined and classifier != scored["classifier"]:
         differs.append(classifier["fingerprint"])
         settings |= {"combine": combined.rule, "calibration": config.calibration}
-    # What the run dropped as a duplicate stays dropped.
+    # Duplicates that the run dropped stay dropped.
     deduplicated = {"deduplicate": settings["decision"]["deduplicate"]}
     settings |= {"decision": decision | deduplicated, "write": config.write}
     settings |= {"compression": config.compression, **form}

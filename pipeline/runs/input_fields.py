@@ -72,7 +72,7 @@ def field_settings(config: PipelineConfig) -> list[FieldSetting]:
         maps = field_maps(config)
         for url in sorted({maps[source].url for source in config.filter}):
             own = tuple(source for source in config.filter if maps[source].url == url)
-            advice = "name the one that holds URLs with --field url=FIELD, or leave the step out"
+            advice = "name the field of URLs with --field url=FIELD, or leave the step out"
             found.append(FieldSetting(f"step {step}", "url", url, own, advice=advice))
     return found
 

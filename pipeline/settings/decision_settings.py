@@ -61,7 +61,7 @@ class Decision:
             if given:
                 raise ValueError(f"give either --{takes} or --target-fraction, not both")
             if not 0 < self.target_fraction <= 1:
-                raise ValueError("--target-fraction must lie in (0, 1]")
+                raise ValueError("--target-fraction must be in (0, 1]")
         elif self.rule == TOP:
             raise ValueError("--rule top_fraction needs --target-fraction")
         elif takes in ("threshold", "rate") and not given:

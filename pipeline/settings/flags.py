@@ -113,8 +113,8 @@ DECISION: Flags = {
     "target_fraction": ("F", float,
         "solve for alpha or the threshold that keeps this share of what reaches the decision"),
     "target_unit": ("UNIT", str,
-        "the share is of documents, bytes or tokens (white-space words stand for tokens unless a"
-        f" --tokenizer counts them; default: {DEFAULT_TARGET_UNIT})"),
+        "the share is of documents, bytes or tokens (white-space words, unless a --tokenizer"
+        f" counts tokens; default: {DEFAULT_TARGET_UNIT})"),
     "buckets": ("K", int, "buckets: the number of quantiles of the score"),
     "copies": ("N,N,…", whole_numbers,
         "buckets: how often to repeat the documents of each, the lowest scores first (0 drops, 1"
@@ -123,7 +123,7 @@ DECISION: Flags = {
         "a rule for each group, as '{web: {en: {rule: pareto, alpha: 9}, \"*\": {rule: all}}}', or"
         " a file of that form"),
     "rules_by": ("COLUMN", "append",
-        "a column that tells groups apart, for each level of --rules (default:"
+        "a grouping column, for each level of --rules (default:"
         f" {' and '.join(DEFAULT_RULES_BY)})"),
 }
 
@@ -178,8 +178,7 @@ OUTPUT: Flags = {
     "stall_minutes": ("N", float,
         "end a local run after this long without progress: no batch, no block of a file"
         f" (default: {DEFAULT_STALL_MINUTES:g})"),
-    "resume": (None, "store_true",
-        "finish an interrupted run: skip what is complete, do the rest"),
+    "resume": (None, "store_true", "finish an interrupted run, skipping what is complete"),
 }
 
 DRY_RUN: Flags = {

@@ -121,8 +121,7 @@ class GroupDecision:
         ``places`` are needed. A group without documents to decide about gets the rule ``all``.
 
         Raises:
-            ValueError: there is nothing to solve the one rule for all from, or no rule meets a
-                target.
+            ValueError: no document reaches the one rule for all, or a target can't be met.
         """
         total = total or self.sketch(())
         nothing = tuple(() for _ in total)

@@ -80,7 +80,7 @@ def read_languages(given: str | Mapping[str, Any] | None) -> Mapping[str, Any] |
 
 def check(steps: Mapping[str, Mapping[str, Any]], has_field: bool) -> None:
     """Raise ValueError if a step has settings by language (:func:`resolve_steps`), but neither an
-    earlier step nor a field of all filtered documents (``has_field``) tells the language.
+    earlier step nor a field of all filtered documents (``has_field``) identifies the language.
     """
     for name, settings in steps.items():
         if name == "language":

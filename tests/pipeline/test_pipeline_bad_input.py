@@ -236,7 +236,7 @@ def test_a_source_without_documents_is_no_error_but_said(tmp_path, capsys):
         ({"--alpha": "--alpha=-1"}, "finite number of 0 or more"),
         ({"--alpha": "--alpha=inf"}, "finite number of 0 or more"),
         ({"--alpha": "--alpha=nan"}, "finite number of 0 or more"),
-        ({"--alpha": "--target-fraction=nan"}, "must lie in"),
+        ({"--alpha": "--target-fraction=nan"}, "must be in"),
         ({"--seed": "--seed=-1"}, "--seed is from 0"),
         ({"--seed": "--stall-minutes=inf"}, "--stall-minutes must be at most"),
         ({"--seed": "--stall-minutes=nan"}, "--stall-minutes must be at most"),
