@@ -86,6 +86,50 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
             known to give wrong results.
         ConnectionError: the job server that could know a flag does not answer.
     """
+    parsed = _parsed(flags)
+    given = set(ours.names_of(flags))
+    runner = (parsed.runner or "").rpartition(".")[2]
+    if runner == "DaskRunner":
+        raise ValueError(
+            "--runner DaskRunner silently drops and mixes branches of a graph, and does not"
+            " distribute work (docs/engines.md): choose another"
+        )
+    for name, master in _MASTERS.items():
+        if runner == name and not {f"--{master}", "--job_endpoint"} & given:
+            raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
+    defaults: dict[str, Any] = {}
+    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & given:
+        defaults["prism_location"] = _prism()
+    if runner in ("PortableRunner", *_MASTERS) and not parsed.environment_cache_millis:
+        defaults["environment_cache_millis"] = _IDLE_MILLISECONDS
+    if runner == "DataflowRunner":
+        try:
+            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
+        except ImportError:
+            raise ValueError("Dataflow needs the extra: pip install 'winnow-lm[gcp]'") from None
+        threads = parsed.number_of_worker_harness_threads or 1
+        defaults["number_of_worker_harness_threads"] = threads
+        if stall_minutes and not parsed.element_processing_timeout_minutes:
+            defaults["element_processing_timeout_minutes"] = math.ceil(stall_minutes)
+    if parsed.runner not in (None, "DirectRunner", _LOCAL):
+        return PipelineOptions(list(flags), **defaults)
+    workers, mode = parsed.direct_num_workers, parsed.direct_running_mode
+    if "--direct_num_workers" not in given:
+        workers = len(os.sched_getaffinity(0))
+    if "--direct_running_mode" not in given:
+        mode = "in_memory" if workers == 1 else "multi_threading"
+    return _LocalOptions(
+        list(flags),
+        runner=_LOCAL,
+        direct_num_workers=workers,
+        direct_running_mode=mode,
+        pipeline_type_check=False,  # the graph is ours; tests build it
+        disable_beartype=True,
+    )
+
+
+def _parsed(flags: Sequence[str]) -> argparse.Namespace:
+    """The values of Beam's flags; ValueError for an unknown one."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for kind in [PipelineOptions, *PipelineOptions.__subclasses__()]:
         kind._add_argparse_args(known)
@@ -103,45 +147,7 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
         near = nearest(names[0], sorted(others), ours.LIKENESS)
         advice = f"did you mean {near}?" if near else "see --help"
         raise ValueError(f"neither Winnow nor Beam has {' '.join(names)}: {advice}")
-    arguments_of_beam = set(ours.names_of(flags))
-    runner = (parsed.runner or "").rpartition(".")[2]
-    if runner == "DaskRunner":
-        raise ValueError(
-            "--runner DaskRunner silently drops and mixes branches of a graph, and does not"
-            " distribute work (docs/engines.md): choose another"
-        )
-    for name, master in _MASTERS.items():
-        if runner == name and not {f"--{master}", "--job_endpoint"} & arguments_of_beam:
-            raise ValueError(f"--runner {name} needs --{master} (docs/engines.md)")
-    defaults: dict[str, Any] = {}
-    if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & arguments_of_beam:
-        defaults["prism_location"] = _prism()
-    if runner in ("PortableRunner", *_MASTERS) and not parsed.environment_cache_millis:
-        defaults["environment_cache_millis"] = _IDLE_MILLISECONDS
-    if runner == "DataflowRunner":
-        try:
-            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
-        except ImportError:
-            raise ValueError("Dataflow needs the extra: pip install 'winnow-lm[gcp]'") from None
-        threads = parsed.number_of_worker_harness_threads or 1
-        defaults["number_of_worker_harness_threads"] = threads
-        if stall_minutes and not parsed.element_processing_timeout_minutes:
-            defaults["element_processing_timeout_minutes"] = math.ceil(stall_minutes)
-    if parsed.runner not in (None, "DirectRunner", _LOCAL):
-        return PipelineOptions(list(flags), **defaults)
-    workers, mode = parsed.direct_num_workers, parsed.direct_running_mode
-    if "--direct_num_workers" not in arguments_of_beam:
-        workers = len(os.sched_getaffinity(0))
-    if "--direct_running_mode" not in arguments_of_beam:
-        mode = "in_memory" if workers == 1 else "multi_threading"
-    return _LocalOptions(
-        list(flags),
-        runner=_LOCAL,
-        direct_num_workers=workers,
-        direct_running_mode=mode,
-        pipeline_type_check=False,  # the graph is ours; tests build it
-        disable_beartype=True,
-    )
+    return parsed
 
 
 def choose_processes(

@@ -135,7 +135,7 @@ def choose(parts: Iterable[Members], stays: Stays) -> Iterator[tuple[str, Found]
 
 
 def drop_near(reason: pa.Array, near: npt.NDArray[np.bool_]) -> pa.Array:
-    """Drop reasons (string [n]) with ``near`` (bool [n]) as the only near-duplicates."""
+    """Drop reasons (string [n]) with the undecided of ``near`` (bool [n]) as near-duplicates."""
     named = pc.fill_null(pc.equal(reason, NEAR_DUPLICATE), False)
     reason = pc.if_else(named, pa.scalar(None, pa.string()), reason)
     undecided = pc.fill_null(pc.equal(reason, QUALITY), True)

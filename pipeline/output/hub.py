@@ -3,7 +3,7 @@
 Files that the repository lacks, by hash, are sent in commits of at most :data:`COMMIT_FILES`, the
 manifest in the last one. So a repository with a manifest has the complete run, and an interrupted
 push resumes. The last commit also deletes an earlier run's stale files; other files are never
-touched. A commit may succeed although its response is lost, so errors lead to a new comparison.
+touched. A commit may succeed although its response is lost, so each retry compares again.
 """
 
 import contextlib

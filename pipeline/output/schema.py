@@ -109,7 +109,7 @@ SOURCES = pa.schema(
 SCORE_HISTOGRAM = pa.schema(
     [*required(source=pa.string(), score_low=pa.float64(), score_high=pa.float64()), *_KEPT_COUNTS]
 )
-"""``statistics/score_histogram.parquet``: documents that reached the keep decision, by score."""
+"""``statistics/score_histogram.parquet``: documents that reached the decision, by score bin."""
 
 KEEP_CURVES = pa.schema(
     [*required(source=pa.string(), rule=pa.string(), parameter=pa.float64()), *_COUNTS]

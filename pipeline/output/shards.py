@@ -14,7 +14,7 @@ import xxhash
 from winnow.filesystem import storage
 
 ROW_GROUP_BYTES = 32_000_000
-"""Text per Parquet row group, the unit of decoding."""
+"""Bytes of text per Parquet row group, the unit of decoding."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Statistics on disk: a file per task, merged as streams in constant memory.
+"""Statistics on disk: a file per task, merged as streams, so memory does not grow with the run.
 
 A file holds the tables of a summary as consecutive Arrow IPC streams, named in the metadata of
 their schemas. The domains come last: there may be millions, so they are merged a batch at a time.
