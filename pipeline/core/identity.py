@@ -19,8 +19,8 @@ def content_hashes(text: pa.Array) -> pa.Array:
 def identify(ids: pa.Array, source: str, urls: pa.Array, hashes: pa.Array) -> pa.Array:
     """The ids of n documents of one source: string [n], never null or empty.
 
-    A missing id (string [n]) becomes a hash of source, URL (string [n], may be null) and the text's
-    :func:`content_hashes`.
+    A null or empty one (of string [n]) becomes a hash of source, URL (string [n], may be null) and
+    the text's :func:`content_hashes`.
     """
     missing = pc.or_kleene(pc.is_null(ids), pc.equal(ids, ""))
     if not pc.any(missing).as_py():

@@ -44,7 +44,7 @@ class Combined:
         rule: see :class:`quality_classifier.combining.Combination`; ValueError if it does not fit
             the names.
         calibration: of the combination's log odds, if any (``Calibration.to_json``).
-        joined: the joined columns that an expression names, with the values of missing ones.
+        joined: the joined columns that an expression names, and their defaults for missing values.
     """
 
     names: tuple[str, ...]
@@ -102,7 +102,7 @@ class Combined:
 
 
 def joined_in(rule: str, joins: Mapping[str, float]) -> dict[str, float]:
-    """The joined columns that a rule names, with their ``joins``' values of missing ones."""
+    """The joined columns that a rule names, and their ``joins``' defaults for missing values."""
     found = {}
     for column in sorted(names_in(rule)):
         owners = [name for name in joins if column.startswith(f"{name}_")]

@@ -1,7 +1,7 @@
 """How statistics group documents by a joined column, decided from all of its values.
 
-Up to :data:`MOST_VALUES` values each make a group, more numbers go into bins, and all else is
-grouped by presence (:func:`winnow.text.groups.grouped`): the number of groups is bounded.
+Up to :data:`MOST_VALUES` distinct values are the groups; more numbers are binned, and all else is
+grouped by presence (:func:`winnow.text.groups.grouped`). So the number of groups is bounded.
 """
 
 import math

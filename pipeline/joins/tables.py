@@ -1,8 +1,8 @@
 """The table of a join: its rows sorted by the hash of their key, in buckets, each an Arrow file.
 
 ``join-<name>-<bucket>.arrow`` in the work folder is one record batch of ``hash`` (of the key,
-uint64, ascending), ``key`` and the joined columns. Processes share memory maps of local files; of
-those in an object store each has a copy in ``$TMPDIR``. Keys are compared, not only their hashes.
+uint64, ascending), ``key`` and the joined columns. Processes share memory maps of local files; each
+copies those in an object store to ``$TMPDIR``. Keys are compared, not only their hashes.
 """
 
 import base64

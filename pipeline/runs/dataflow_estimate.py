@@ -115,7 +115,7 @@ def estimate(
 ) -> Estimate:
     """The resources for ``work`` on up to ``workers`` machines, all busy to the end.
 
-    Machines without a task do not start. Their start is paid for.
+    Machines without a task do not start; the others are paid for while they start.
     """
     text = work.input_bytes * assumed["text_per_input_byte"]
     documents = text / assumed["text_bytes_per_document"]
