@@ -197,7 +197,7 @@ def test_a_target_that_no_alpha_reaches_is_refused():
         ({"rule": "top_fraction"}, "needs --target-fraction"),
         ({"rule": "pareto", "alpha": 3.0, "target_fraction": 0.1}, "not both"),
         ({"rule": "all", "target_fraction": 0.1}, "no meaning"),
-        ({"rule": "pareto", "target_fraction": 1.5}, "must lie"),
+        ({"rule": "pareto", "target_fraction": 1.5}, "must be in"),
         ({"rule": "pareto", "target_fraction": 0.5, "target_unit": "pages"}, "target unit"),
         ({"rule": "best"}, "unknown --rule"),
     ],
