@@ -141,7 +141,7 @@ def report(config: ContaminationConfig) -> dict[str, Any]:
     corpus = open_corpus(config.corpus)
     names = corpus.arms() if config.arms is None else config.arms
     if unknown := sorted(config.runs.keys() - set(names)):
-        raise ValueError(f"runs names the arms {unknown}, which are not among {names}")
+        raise ValueError(f"runs names unknown arms {unknown}: choose from {names}")
     where = DataSources(config.places, config.local, config.cache)
     sets, not_run = gather(EvaluationRequest(select(config.tasks)), where)
     if not sets:

@@ -106,7 +106,7 @@ def _read_run(folder: str, job: JobKey) -> Run:
     path = storage.join(folder, RESULT)
     result: Result = _build(Result, _read_json(path), path, versioned=True)
     if result.key != job:
-        raise ValueError(f"{path} is of {result.key.name}: was the folder moved?")
+        raise ValueError(f"{path} belongs to {result.key.name}: was the folder moved?")
     heldout = _read_table(storage.join(folder, HELDOUT), HELDOUT_SCHEMA, ["source", "document"])
     measured = bits_per_byte(heldout)
     if measured.keys() != result.heldout.keys() or any(

@@ -137,7 +137,7 @@ def read_answers(path: str, test: ReadingTest) -> pa.Table:
         } if form == FORMAT:  # fmt: skip
             pass
         case _:
-            raise ValueError(f"{path} holds no answers: give the file that the page saved")
+            raise ValueError(f"{path} has no answers: give the file that the page saved")
     if run != test.run:
         raise ValueError(f"{path} belongs to the run {run}, and this one is {test.run}")
     if fingerprint != test.fingerprint:

@@ -144,8 +144,8 @@ def test_agreement_is_that_of_a_plain_loop(run, tmp_path):
     [
         ({"run": "other"}, "belongs to the run other"),
         ({"pairs": "0"}, "answers other pairs"),
-        ({"format": "2"}, "holds no answers"),
-        ({"reader": 3}, "holds no answers"),
+        ({"format": "2"}, "has no answers"),
+        ({"reader": 3}, "has no answers"),
         ({"answers": [{"pair": 7, "better": "left"}]}, "an invalid answer"),
         ({"answers": [{"pair": True, "better": "left"}]}, "an invalid answer"),
         ({"answers": [{"pair": 0, "better": "up"}]}, "an invalid answer"),
@@ -160,7 +160,7 @@ def test_answers_that_do_not_belong_here_are_refused(run, tmp_path, change, mess
     with pytest.raises(ValueError, match=message):
         reading_test.read_answers(str(path), test)
     path.write_text("{")
-    with pytest.raises(ValueError, match="holds no answers"):
+    with pytest.raises(ValueError, match="has no answers"):
         reading_test.read_answers(str(path), test)
 
 
@@ -204,7 +204,7 @@ def test_page_and_card_cite_answers(run, tmp_path, capsys):
         (["--pairs", "10"], 1, "has answers to 20 pairs"),
         (["--pairs", "0"], 2, "--pairs is from 1 to 200"),
         (["--reading", str(tmp_path / "none.json")], 1, "No such file"),
-        (["--reading", str(card)], 1, "holds no answers"),
+        (["--reading", str(card)], 1, "has no answers"),
     ):
         with pytest.raises(SystemExit) as left:
             report.main([output, *arguments])

@@ -87,7 +87,7 @@ def _refusal(declared: Declaration, corpus: Corpus) -> str:
             "  winnow run … --source books='books/*.jsonl.gz'",
         ]
     lines += [
-        "Or judge on known sources, which the page will say first:",
+        "Or judge on known sources; the page will say so first:",
         "  " + suggested_command("allow_known_sources=true"),
     ]
     return "\n".join(lines)

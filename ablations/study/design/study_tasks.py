@@ -91,6 +91,6 @@ def check_unchanged(
         now = {key: about.get(key) for key in IDENTITY}
         if is_harness(name) and now != (then := declared.get(column(about))):
             raise ValueError(
-                f"{name} is no longer what it was when the study started ({now}, not {then}): its"
-                " file, its data or lm-eval has changed; restore it, or start another study"
+                f"{name} has changed since the study started ({now}, not {then}): restore its file,"
+                " its data and lm-eval, or start another study"
             )
