@@ -45,8 +45,7 @@ def export(config: ExportConfig) -> None:
     """
     if processes.are_several():
         raise ValueError(
-            "one process exports a model of any size, one tensor at a time: start it without"
-            " torchrun"
+            "a single process can export a model of any size: start it without torchrun"
         )
     output = config.output
     if next(iter(storage.tree(output)), None) is not None:

@@ -40,13 +40,13 @@ def parser() -> Parser:
     for flag, kind, default, text in (
         ("--expert-parallel", whole, None, "default: as many as can share the experts"),
         ("--tensor-parallel", whole, 1, "as train.tensor_parallel"),
-        ("--rows", whole, 8, "of a device at a time (default: 8)"),
+        ("--rows", whole, 8, "rows per device at a time (default: 8)"),
         ("--sequence", whole, 1024, "tokens of a row (default: 1024)"),
-        ("--imbalance", positive, 1.6, "rows of the busiest experts, of an even share (1.6)"),
+        ("--imbalance", positive, 1.6, "rows of the busiest experts over an even share (1.6)"),
         ("--node", whole, 8, "devices of a node (default: 8)"),
         ("--nvlink-gb", positive, 450.0, "GB/s from its own node (default: 450, NVLink 4)"),
         ("--link-gb", positive, 50.0, "GB/s from other nodes (default: 50, a 400 Gbit/s port)"),
-        ("--overlap", share, 0.5, "share of the work that hides gathers and reductions (0.5)"),
+        ("--overlap", share, 0.5, "share of the work that can hide gathers and reductions (0.5)"),
         ("--utilisation", share, 0.5, "share of the peak that products reach (default: 0.5)"),
     ):
         out.add_argument(flag, type=kind, default=default, help=text)
@@ -57,7 +57,7 @@ def parser() -> Parser:
         "--recommend",
         type=whole,
         metavar="ROWS",
-        help="compare layouts for steps of so many rows on all devices; takes minutes",
+        help="compare layouts for steps of this many rows over all devices; takes minutes",
     )
     return out
 

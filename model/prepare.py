@@ -84,7 +84,7 @@ def prepare(config: PrepareConfig) -> Corpus:
         try:  # so that training on this machine need not fetch it
             local_copies.add(local, corpora.wanted(local, corpus.manifest))
         except ValueError as error:
-            console.say(f"no copy is kept here: {error}")
+            console.say(f"no local copy: {error}")
     corpus.folder = config.output
     return corpus
 
@@ -129,7 +129,7 @@ def _begin(output: str, key: str) -> None:
     path = os.path.join(output, BEGUN)
     if not os.path.exists(path):
         if not {files.LOCK, files.OWNER}.issuperset(os.listdir(output)):
-            raise ValueError(f"{output} is not empty and no corpus: choose another output")
+            raise ValueError(f"{output} is not empty and holds no corpus: choose another output")
         storage.write_json(path, {"key": key})
     elif storage.read_json(path)["key"] != key:
         raise ValueError(

@@ -217,7 +217,7 @@ def parser() -> Parser:
     )
     out.add_argument("--sequence", type=whole, default=1024, help="tokens of a row (default: 1024)")
     group = out.add_argument_group("a run")
-    group.add_argument("--devices", type=whole, help="how many; without it no run is estimated")
+    group.add_argument("--devices", type=whole, help="number of devices; needed to estimate a run")
     group.add_argument("--accelerator", choices=ACCELERATORS, default="h100", help="default: h100")
     for flag, kind, default, text in (
         ("--peak-tflops", positive, None, "instead of the accelerator's"),

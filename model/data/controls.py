@@ -75,7 +75,7 @@ class Controls:
             if not len(kept):
                 source = _source(corpus, documents)
                 raise ValueError(
-                    f"an arm keeps none of the {len(part):,} documents of {source} that are left"
+                    f"an arm holds none of the {len(part):,} documents of {source} in the subset"
                     " of the pool: take fewer passes (data.pool_passes), or more tokens"
                 )
             documents = kept
@@ -106,8 +106,8 @@ def _first_tokens(
     ends, wanted = np.cumsum(corpus.lengths[documents] + 1), share * tokens
     if ends[-1] < wanted:
         raise ValueError(
-            f"{of} has {ends[-1]:,} tokens of {_source(corpus, documents)}, fewer than the"
-            f" {wanted:,.0f} that one pass is to read of it: train on fewer tokens"
+            f"{of} has {ends[-1]:,} tokens of {_source(corpus, documents)}, but one pass needs"
+            f" {wanted:,.0f}: train on fewer tokens"
             f" (train.tokens={int(tokens * ends[-1] / wanted):_}), or start with more passes"
         )
     return documents[: np.searchsorted(ends, wanted) + 1]

@@ -233,7 +233,7 @@ def open_corpus(folder: str) -> Corpus:
     manifest = storage.read_json(path)
     if (form := manifest.get("format")) != FORMAT:
         raise ValueError(
-            f"{path} has format {form}, this code reads {FORMAT}: make the corpus anew with"
+            f"{path} has format {form}, this code reads {FORMAT}: make the corpus again with"
             " model/prepare.py"
         )
     local = folder

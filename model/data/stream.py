@@ -109,7 +109,7 @@ class TokenStream:
         if fingerprint != self.fingerprint:
             raise ValueError(
                 "the checkpoint was trained on another stream (corpus, arm, seed, mixture or batch"
-                " shape): give the same ones to resume, or start a new run"
+                " shape): use the same ones to resume, or start a new run"
             )
 
     @property

@@ -84,8 +84,8 @@ def check_grouped_products(
         if not (near and (found[exact == 0] == 0).all()):
             raise ValueError(
                 f"grouped products of experts without rows are wrong on {describe(device)} with"
-                f" torch {torch.__version__}: take another version of torch, or"
-                " train.precision=fp32, which does without them"
+                f" torch {torch.__version__}: use another version of torch, or"
+                " train.precision=fp32, which does not need them"
             )
 
 

@@ -227,7 +227,7 @@ def check_same_run(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) ->
     if different := differing(old, new):
         changes = ", ".join(f"{k}: {old.get(k)} then, {new.get(k)} now" for k in different)
         raise ValueError(
-            f"{path} is of a run with other settings ({changes}): give the same ones to resume, or"
+            f"{path} is from a run with other settings ({changes}): use the same ones to resume, or"
             " choose another output"
         )
 

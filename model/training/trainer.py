@@ -267,7 +267,7 @@ class Trainer:
         found = checkpoint.newest(self.checkpoints)
         if found is None:
             raise TrainingFailedError(f"{what}, and there is no healthy checkpoint: {advice}")
-        print(f"{what}: going on from the weights of {found.path}", file=sys.stderr)
+        print(f"{what}: continuing from the weights of {found.path}", file=sys.stderr)
         self.load(found)
         self.returned_to = found
         progress.updates = found.state["progress"]["updates"]

@@ -210,7 +210,7 @@ def test_a_finished_run_is_not_run_again(there, machine, monkeypatch):
 
 
 def test_settings_of_another_run_are_refused_by_the_name_of_the_bucket(there):
-    with pytest.raises(ValueError, match=rf"^{RUN}/checkpoints/step_000000008 is of a run with"):
+    with pytest.raises(ValueError, match=rf"^{RUN}/checkpoints/step_000000008 is from a run with"):
         train(CORPUS, RUN, "model.hidden=64")
 
 

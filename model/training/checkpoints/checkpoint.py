@@ -171,9 +171,7 @@ def _verify(path: str) -> Checkpoint:
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is not a checkpoint: it has no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"checkpoint {path} is damaged: {MANIFEST} is not what was written"
-        ) from error
+        raise DamagedError(f"checkpoint {path} is damaged: {MANIFEST} has changed") from error
     if form != FORMAT:
         raise ValueError(f"{manifest_path} has format {form}, this code reads {FORMAT}")
     for name, expected in sums.items():
@@ -181,7 +179,7 @@ def _verify(path: str) -> Checkpoint:
             continue
         file = os.path.join(path, os.path.basename(name))
         if not os.path.exists(file) or storage.checksum(file) != expected:
-            raise DamagedError(f"checkpoint {path} is damaged: {name} is not what was written")
+            raise DamagedError(f"checkpoint {path} is damaged: {name} has changed or is missing")
     return Checkpoint(path, state)
 
 

@@ -113,7 +113,7 @@ def _copy(run: str, name: str) -> str:
         sums: dict[str, str] = json.loads(content)["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise local_copies.DamagedError(
-            f"checkpoint {run}/{name} is damaged: {checkpoint.MANIFEST} is not what was written"
+            f"checkpoint {run}/{name} is damaged: {checkpoint.MANIFEST} has changed"
         ) from error
     tokenizer = storage.read_bytes(storage.join(run, corpus.TOKENIZER))
     wanted = {

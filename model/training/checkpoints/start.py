@@ -107,8 +107,7 @@ def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
     if different:
         changes = ", ".join(f"model.{n}: {old.get(n)} there, {new[n]} here" for n in different)
         raise ValueError(
-            f"train.start={config.train.start} is of another model ({changes}): choose the model"
-            " that it has"
+            f"train.start={config.train.start} is of another model ({changes}): choose that model"
         )
     folder = os.path.dirname(os.path.dirname(os.path.abspath(found.path)))
     tokenizer = os.path.join(folder, corpora.TOKENIZER)
@@ -125,7 +124,6 @@ def check(found: Checkpoint, config: TrainConfig, corpus: Corpus) -> None:
     name = found.state["identity"]["optimizer.name"]
     if config.train.start_optimizer and name != config.optimizer.name:
         raise ValueError(
-            f"train.start={config.train.start} was trained with optimizer={name}, this run is to be"
-            f" with {config.optimizer.name}: give train.start_optimizer=false to take the weights"
-            " alone"
+            f"train.start={config.train.start} was trained with optimizer={name}, but this run uses"
+            f" {config.optimizer.name}: set train.start_optimizer=false to load only the weights"
         )

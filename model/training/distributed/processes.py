@@ -45,7 +45,7 @@ def join(device: torch.device, patience: float) -> torch.device:
         if device.index >= torch.cuda.device_count():
             raise ValueError(
                 f"process {device.index} of this machine sees {torch.cuda.device_count()} GPUs:"
-                " start no more processes than GPUs, and show all GPUs to each"
+                " start at most one process per GPU, and make all GPUs visible to each"
             )
         torch.cuda.set_device(device)
     store, rank, world = next(rendezvous("env://"))
