@@ -31,7 +31,7 @@ STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "c4 of FineWeb": ("c4", {"line_ends": "", "min_line_words": 3, "min_sentences": 5}),
     "fineweb": ("fineweb", {"line_ends": LINE_ENDS}),
 }
-"""Our steps with the settings of ``peer_datatrove_filters.py``."""
+"""Our steps with the settings of ``peers/peer_datatrove_filters.py``."""
 
 TITLES = {
     "c4": "`c4`, as `C4QualityFilter` is by default",
@@ -84,7 +84,7 @@ def reasons(step: str, settings: dict[str, Any], texts: list[str]) -> list[str |
 def peer(python: str, texts: list[str]) -> dict[str, list[str | None]]:
     """The same for datatrove's filters, run by an interpreter that has them."""
     done = subprocess.run(
-        [python, str(HERE / "peer_datatrove_filters.py")],
+        [python, str(HERE / "peers" / "peer_datatrove_filters.py")],
         input="\n".join(json.dumps(text) for text in texts),
         capture_output=True,
         text=True,

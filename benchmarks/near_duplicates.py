@@ -103,7 +103,7 @@ def speed(flags: argparse.Namespace, texts: list[str]) -> None:
 
 
 def peer(flags: argparse.Namespace, corpus: Path, output: Path) -> list[str]:
-    script = HERE / "peer_datatrove_minhash.py"
+    script = HERE / "peers" / "peer_datatrove_minhash.py"
     return [*map(str, [flags.peers, script, corpus, output, flags.workers])]
 
 

@@ -184,7 +184,7 @@ def _contender(name: str, setup: Setup, output: Path) -> list[str]:
         return [*pipeline(setup.corpus, model, setup.workers, output), *kept]
     command = [sys.executable, __file__, "--contender", name]
     if name == "datatrove":
-        command = [str(setup.peers), str(HERE / "peer_datatrove.py")]
+        command = [str(setup.peers), str(HERE / "peers" / "peer_datatrove.py")]
     return [*command, *map(str, [setup.corpus, setup.fasttext, output, setup.workers])]
 
 
