@@ -143,7 +143,7 @@ def test_a_template_is_made_and_not_waited_for(quick_python, dataflow):
     flags += [f"--template_location={place}", "--sdk_container_image=image"]
     done = submit(quick_python, dataflow, *flags)
     assert done.returncode == 0, done.stderr
-    assert "gs://dataflow-test/made is complete once it has a manifest.json" in done.stdout
+    assert "gs://dataflow-test/made is complete once it has manifest.json" in done.stdout
     assert dataflow.jobs == before
     graph = pipeline_of(json.loads(storage.read_bytes(place)))
     names = {transform.unique_name for transform in graph.components.transforms.values()}
