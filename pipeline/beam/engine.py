@@ -100,7 +100,8 @@ def options(flags: Sequence[str], stall_minutes: float | None = None) -> Pipelin
     defaults: dict[str, Any] = {}
     if runner == "PrismRunner" and not {"--prism_location", "--job_endpoint"} & given:
         defaults["prism_location"] = _prism()
-    if runner in ("PortableRunner", *_MASTERS) and not parsed.environment_cache_millis:
+    keeps = runner in ("PortableRunner", *_MASTERS)
+    if keeps and "--environment_cache_millis" not in given:
         defaults["environment_cache_millis"] = _IDLE_MILLISECONDS
     if runner == "DataflowRunner":
         try:

@@ -183,7 +183,14 @@ def test_looks_are_counted_until_one_sees_something_new(tmp_path):
         watch.look()
 
 
-@pytest.mark.parametrize(("said", "kept"), [([], 60_000), (["--environment_cache_millis=5"], "5")])
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ([], 60_000),
+        (["--environment_cache_millis=5"], "5"),
+        (["--environment_cache_millis=0"], "0"),
+    ],
+)
 def test_flink_and_spark_keep_an_idle_worker_unless_told_otherwise(said, kept):
     flags = ["--runner=PortableRunner", "--job_endpoint=localhost:1", *said]
     assert engine.options(flags).view_as(PortableOptions).environment_cache_millis == kept
